@@ -1,0 +1,27 @@
+"""The method: Mixture-of-Attention (arXiv 2404.11565) in plain torch, without ComfyUI.
+
+Shapes used throughout: **B** rows of a U-Net call · **N** latent pixels of a layer (h·w) · **M** context tokens ·
+**S** subject slots · **D** hidden width · **T** text width · **F** image-feature width · **L** transformer blocks.
+Expert 0 is the prior, expert 1 the personalised branch.
+"""
+
+from .adapter import MoAAdapter
+from .checkpoint import AdapterFileError, load_adapter, read_header, save_adapter
+from .config import LayerSpec, MoAConfig
+from .layer import MoALayer, Routing
+from .step import Step
+from .trace import Trace
+
+__all__ = [
+    "AdapterFileError",
+    "LayerSpec",
+    "MoAAdapter",
+    "MoAConfig",
+    "MoALayer",
+    "Routing",
+    "Step",
+    "Trace",
+    "load_adapter",
+    "read_header",
+    "save_adapter",
+]

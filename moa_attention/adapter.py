@@ -1,0 +1,67 @@
+"""The adapter: one MoA layer per attention layer of the U-Net, and what turns an image into a word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from .config import EMBEDDED_ENCODER, MoAConfig
+from .encoder import ImageEncoder
+from .layer import MoALayer
+from .step import Step
+from .subject import SubjectFusion, gather_tokens
+
+
+class MoAAdapter(nn.Module):
+    """All trained parts of MoA for one base model.
+
+    Args:
+        config: the layers and widths.
+        operations: where layers come from: the host's casting operations, or `torch.nn`.
+    """
+
+    def __init__(self, config: MoAConfig, *, operations: ModuleType | type = nn, device=None, dtype=None):
+        super().__init__()
+        place = {"operations": operations, "device": device, "dtype": dtype}
+        self.config = config
+        own = config.output_projection == "own"
+        self.layers = nn.ModuleDict({spec.name: MoALayer(spec, own, **place) for spec in config.layers})
+        self.fusion = SubjectFusion(config.image_width, config.text_width, **place)
+        embedded = config.image_encoder == EMBEDDED_ENCODER
+        self.encoder = ImageEncoder(config.image_width, **place) if embedded else None
+
+    def init_from(self, attentions: Mapping[str, nn.Module]) -> None:
+        """Start from the base model: experts copied, routers and fusion neutral.
+
+        Args: attentions: the base model's attention modules by layer name.
+        Raises: KeyError when the base model lacks a layer.
+        """
+        for name, layer in self.layers.items():
+            layer.init_from(attentions[name])
+        self.fusion.zero()
+
+    def begin(
+        self, context: Tensor, t: Tensor, slots: Tensor, features: Tensor, rows: Tensor | None, prior_bias: Tensor
+    ) -> Step:
+        """Prepare one U-Net call: fuse every subject's token for every layer at this timestep (eq. 9).
+
+        Args:
+            context: (B,M,T) text embedding of the call.
+            t: (B,) timesteps.
+            slots: (B,M) int64, 0 for an ordinary token, s for subject s.
+            features: (B,S,F) image features.
+            rows: (R,) indices of the rows with a subject, None for all.
+            prior_bias: () float32.
+        """
+        if rows is not None:
+            context, t, slots, features = context[rows], t[rows], slots[rows], features[rows]
+        words = gather_tokens(context, slots, features.shape[1])
+        tokens = self.fusion(features.to(words.dtype), words, t, self.config.depth)
+        return Step(rows, slots, tokens, prior_bias)
+
+    @torch.no_grad()
+    def parameter_count(self) -> int:
+        return sum(p.numel() for p in self.parameters())

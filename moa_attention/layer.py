@@ -1,0 +1,92 @@
+"""One MoA layer: the personalised expert and the router beside a given prior (eqs. 6–8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from .attention import attend
+from .config import LayerSpec
+from .router import Router, mix
+
+
+class Routing(NamedTuple):
+    """What an observer of a layer sees. The picture a user looks at is the quantity that was trained."""
+
+    route: Tensor
+    """(B,N,2), R_0 prior and R_1 personalised."""
+    query: Tensor
+    """(B,N,D), of the personalised branch."""
+    key: Tensor
+    """(B,M,D), of the personalised branch."""
+    grid: tuple[int, int]
+    """(h, w) with h·w = N."""
+
+
+Observe = Callable[[LayerSpec, Routing], None]
+Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+
+
+class MoALayer(nn.Module):
+    """Z' = R_0 ⊙ prior(z) + R_1 ⊙ personal(z) for one attention layer of the U-Net (eq. 6).
+
+    It owns W_q, W_k, W_v of the personalised expert (eq. 8), the router (eq. 7) and, only where the file says so, an
+    output projection. The prior is handed in, already computed by whoever owns the base model.
+    """
+
+    def __init__(
+        self, spec: LayerSpec, own_output: bool, *, operations: ModuleType | type = nn, device=None, dtype=None
+    ):
+        super().__init__()
+        place = {"device": device, "dtype": dtype}
+        self.spec = spec
+        self.to_q = operations.Linear(spec.hidden, spec.hidden, bias=False, **place)
+        self.to_k = operations.Linear(spec.context, spec.hidden, bias=False, **place)
+        self.to_v = operations.Linear(spec.context, spec.hidden, bias=False, **place)
+        self.to_out = operations.Linear(spec.hidden, spec.hidden, **place) if own_output else None
+        self.router = Router(spec.hidden, operations=operations, **place)
+
+    def init_from(self, attention: nn.Module) -> None:
+        """Copy the prior's projections (both experts start from the pretrained layer) and zero the router."""
+        for name in ("to_q", "to_k", "to_v"):
+            getattr(self, name).load_state_dict(attention.get_submodule(name).state_dict())
+        if self.to_out is not None:
+            self.to_out.load_state_dict(attention.get_submodule("to_out.0").state_dict())
+        self.router.zero()
+
+    def forward(
+        self,
+        hidden: Tensor,
+        context: Tensor,
+        prior: Tensor,
+        project: Callable[[Tensor], Tensor],
+        grid: tuple[int, int],
+        *,
+        prior_bias: Tensor | float = 0.0,
+        attend: Attend = attend,
+        observe: Observe | None = None,
+    ) -> Tensor:
+        """Mix the personalised branch into the prior.
+
+        Args:
+            hidden: (B,N,D) the normed hidden state z that the prior's attention saw too.
+            context: (B,M,C) z itself for self-attention, the multimodal prompt for cross-attention (eq. 9).
+            prior: (B,N,D) what the base model's attention produced, after its output projection.
+            project: the base model's W_o. As R sums to one, mixing after W_o equals mixing before it.
+            grid: (h, w) of the latent pixels, passed on to `observe`.
+            prior_bias: added to the prior's logit (ours).
+            attend: the attention kernel, `(q, k, v, heads) -> (B,N,D)`.
+            observe: called with this layer's `Routing`.
+
+        Returns: (B,N,D)
+        """
+        query, key = self.to_q(hidden), self.to_k(context)
+        personal = attend(query, key, self.to_v(context), self.spec.heads)
+        personal = project(personal) if self.to_out is None else self.to_out(personal)
+        route = self.router(hidden, prior_bias)
+        if observe is not None:
+            observe(self.spec, Routing(route, query, key, grid))
+        return mix(prior, personal, route)

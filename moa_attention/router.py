@@ -1,0 +1,43 @@
+"""The router: which branch speaks at each latent pixel (eqs. 4, 5, 7)."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+PRIOR, PERSONAL = 0, 1
+"""Indices of the two experts in the last axis of a route."""
+
+
+class Router(nn.Module):
+    """R = softmax(f(z)), f one Linear(D → 2), softmax over the experts and per latent pixel (eqs. 5, 7).
+
+    Zero-initialised (ours): both branches start with equal say, and since the experts start identical the network's
+    output starts as the base model's.
+    """
+
+    def __init__(self, hidden: int, *, operations: ModuleType | type = nn, device=None, dtype=None):
+        super().__init__()
+        self.project = operations.Linear(hidden, 2, device=device, dtype=dtype)
+
+    def zero(self) -> None:
+        """Set the router to indifference, R = (½, ½)."""
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, hidden: Tensor, prior_bias: Tensor | float = 0.0) -> Tensor:
+        """(B,N,D) -> (B,N,2) in float32, summing to one.
+
+        `prior_bias` is added to the prior's logit: our strength control, not part of the paper. At a large bias R is
+        exactly (1, 0), so that the mix below is exactly the prior.
+        """
+        prior, personal = self.project(hidden).float().unbind(-1)
+        return torch.softmax(torch.stack((prior + prior_bias, personal), dim=-1), dim=-1)
+
+
+def mix(prior: Tensor, personal: Tensor, route: Tensor) -> Tensor:
+    """Σ_n R_n ⊙ expert_n for the two experts (eqs. 4, 6): (B,N,D) (B,N,D) (B,N,2) -> (B,N,D)."""
+    route = route.to(prior.dtype)
+    return route[..., PRIOR, None] * prior + route[..., PERSONAL, None] * personal

@@ -1,0 +1,41 @@
+"""The state of one U-Net call: which rows have subjects, and their tokens for every layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .config import LayerSpec
+from .subject import place_tokens
+
+
+@dataclass(frozen=True)
+class Step:
+    """Prepared once per call by `MoAAdapter.begin`, read by every layer, changed by none."""
+
+    rows: Tensor | None
+    """(R,) int64 indices of the rows that have a subject; None when all have."""
+    slots: Tensor
+    """(R,M) int64, 0 for an ordinary token, s for subject s."""
+    tokens: Tensor
+    """(L,R,S,T) subject tokens (eq. 9)."""
+    prior_bias: Tensor
+    """() float32, added to the prior's logit."""
+
+    def select(self, x: Tensor) -> Tensor:
+        """The rows with a subject: (B,...) -> (R,...)."""
+        return x if self.rows is None else x[self.rows]
+
+    def restore(self, x: Tensor, chosen: Tensor) -> Tensor:
+        """`x` (B,...) with its subject rows replaced by `chosen` (R,...); the other rows keep their bits."""
+        return chosen if self.rows is None else x.index_copy(0, self.rows, chosen)
+
+    def context_for(self, spec: LayerSpec, hidden: Tensor, context: Tensor) -> Tensor:
+        """C_1 of eq. 8 for a layer: z for self-attention, the multimodal prompt for cross-attention.
+
+        Args: hidden (R,N,D) and context (B,M,T). Returns: (R,N,D) or (R,M,T).
+        """
+        if not spec.is_cross:
+            return hidden
+        return place_tokens(self.select(context), self.slots, self.tokens[spec.depth])

@@ -1,0 +1,22 @@
+"""The nodes: everything that imports ComfyUI."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .apply import ApplyMoA
+from .folders import register_adapter_folder
+from .load import LoadMoAAdapter, MoALoadMini
+from .prompt import MoATextEncode
+from .subject import SubjectEncode
+from .visualize import RouterVisualize
+
+
+class MoAExtension(ComfyExtension):
+    """What the host registers."""
+
+    async def on_load(self) -> None:
+        register_adapter_folder()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [LoadMoAAdapter, SubjectEncode, MoATextEncode, ApplyMoA, RouterVisualize, MoALoadMini]

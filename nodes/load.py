@@ -1,0 +1,91 @@
+"""Loading: an adapter from a file, and the small bundled base model."""
+
+from __future__ import annotations
+
+import hashlib
+
+from comfy_api.latest import io
+
+from ..moa_attention.adapter import MoAAdapter
+from .folders import WEIGHTS, adapter_names, adapter_path
+from .mini import load_mini
+from .patch import load_adapter_patcher
+from .sockets import Adapter, AdapterSocket
+
+CATEGORY = "MoA"
+
+
+def encoder_identity(adapter: MoAAdapter) -> str:
+    """The CLIP vision model's name, or a fingerprint of the encoder inside the file: features of two do not mix."""
+    name = adapter.config.image_encoder
+    if adapter.encoder is None:
+        return name
+    digest = hashlib.sha256()
+    for tensor in adapter.encoder.state_dict().values():
+        digest.update(tensor.float().cpu().numpy().tobytes())
+    return f"{name}:{digest.hexdigest()[:12]}"
+
+
+class LoadMoAAdapter(io.ComfyNode):
+    """A file of `models/moa` -> MOA_ADAPTER."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LoadMoAAdapter",
+            display_name="Load MoA Adapter",
+            category=CATEGORY,
+            description="Loads a MoA adapter. It brings subjects from pictures into images of one family of base models.",
+            search_aliases=[
+                "moa",
+                "mixture of attention",
+                "ip adapter",
+                "face id",
+                "personalization",
+                "subject loader",
+            ],
+            inputs=[
+                io.Combo.Input(
+                    "adapter_file",
+                    options=adapter_names(),
+                    tooltip="A .safetensors file in models/moa (or a moa folder of extra_model_paths.yaml). "
+                    "Entries under 'bundled' come with this extension.",
+                )
+            ],
+            outputs=[AdapterSocket.Output(display_name="adapter", tooltip="For SubjectEncode and ApplyMoA.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, adapter_file: str) -> str:
+        status = adapter_path(adapter_file).stat()
+        return f"{status.st_size} {status.st_mtime_ns}"
+
+    @classmethod
+    def execute(cls, adapter_file: str) -> io.NodeOutput:
+        patcher = load_adapter_patcher(adapter_path(adapter_file))
+        return io.NodeOutput(Adapter(patcher, adapter_file, encoder_identity(patcher.model)))
+
+
+class MoALoadMini(io.ComfyNode):
+    """The bundled small text-to-image model -> MODEL, CLIP, VAE."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MoALoadMini",
+            display_name="Load MoA Mini",
+            category=CATEGORY,
+            description="Loads MoA Mini, a tiny text-to-image model of cartoon people that comes with this extension: try "
+            "MoA in seconds, without downloads and without a GPU. Pictures are 128 × 128; see its help page for words it knows.",
+            search_aliases=["moa mini", "demo model", "checkpoint loader", "small model"],
+            inputs=[io.Combo.Input("model", options=["mini"], tooltip="Which bundled model to load.")],
+            outputs=[
+                io.Model.Output(tooltip="The U-Net, for ApplyMoA or KSampler."),
+                io.Clip.Output(tooltip="The text encoder, for MoATextEncode and CLIPTextEncode."),
+                io.Vae.Output(tooltip="The VAE, for VAE Decode."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model: str) -> io.NodeOutput:
+        return io.NodeOutput(*load_mini(WEIGHTS / model))

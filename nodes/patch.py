@@ -1,0 +1,308 @@
+"""How MoA attaches to the host: the only file that touches ModelPatcher, wrappers and transformer_options.
+
+Capture first, blend last. `attnN_patch` remembers the normed hidden state and the context before anybody changes them;
+`attnN_output_patch` blends the personalised branch into whatever attention the host and other packs produced. Nothing is
+replaced or monkey-patched, so dropping the cloned model removes everything.
+
+What travels: subjects ride on the CONDITIONING as `model_conds` (nodes/text.py), the host batches them row by row; the
+APPLY_MODEL wrapper turns them into one immutable `Call` per U-Net call, found by the patches in transformer_options.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import comfy.conds
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor, nn
+
+from ..moa_attention.adapter import MoAAdapter
+from ..moa_attention.checkpoint import load_adapter
+from ..moa_attention.layer import MoALayer, Observe
+from ..moa_attention.step import Step
+from ..moa_attention.trace import Trace
+from .layers import layer_paths
+from .text import FEATURES, SLOTS, subject_encoders
+
+log = logging.getLogger(__name__)
+
+KEY = "moa"
+"""Under which our wrappers, models and per-call state are registered with the host."""
+PRIOR_ONLY = 1e4
+"""A prior bias at which R is exactly (1, 0) in float32."""
+
+RecordCall = Callable[[Tensor, Tensor], Observe]
+"""`(sigma (), images (R,)) -> observe`: opens the record of one U-Net call."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """What the patches need during one U-Net call."""
+
+    step: Step
+    layers: nn.ModuleDict
+    """The adapter's layers, on this call's device."""
+    unet: nn.Module
+    paths: dict[str, str]
+    observe: Observe | None
+
+    def layer(self, name: str) -> MoALayer | None:
+        return self.layers[name] if name in self.layers else None  # type: ignore[return-value]
+
+    def output_projection(self, name: str) -> Callable[[Tensor], Tensor]:
+        """The base model's W_o of a layer, with whatever LoRA the user put on it."""
+        return self.unet.get_submodule(self.paths[name]).to_out
+
+
+# ---------------------------------------------------------------------------------------------------- the adapter's weights
+
+
+def adapter_patcher(adapter: MoAAdapter) -> comfy.model_patcher.ModelPatcher:
+    """Hand the adapter's weights to the host: counted, loaded, offloaded and freed with the models."""
+    patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    return patcher(
+        adapter,
+        load_device=comfy.model_management.get_torch_device(),
+        offload_device=comfy.model_management.unet_offload_device(),
+    )
+
+
+def load_adapter_patcher(path: Path, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """Read an adapter file into a patcher that the host can make again by itself (multi-GPU clones, dynamic VRAM)."""
+    adapter = load_adapter(path, operations=comfy.ops.manual_cast, assign=True)
+    patcher = adapter_patcher(adapter)
+    patcher.cached_patcher_init = (load_adapter_patcher, (path,))
+    return patcher
+
+
+# -------------------------------------------------------------------------------------------------------------- attaching
+
+
+def apply_adapter(
+    model: comfy.model_patcher.ModelPatcher,
+    adapter: comfy.model_patcher.ModelPatcher,
+    *,
+    encoder: str,
+    prior_bias: float = 0.0,
+    start: float = 0.0,
+    end: float = 1.0,
+    trace: Trace | None = None,
+    record: RecordCall | None = None,
+) -> comfy.model_patcher.ModelPatcher:
+    """A clone of the model with MoA attached; a model that already has MoA gets this one instead.
+
+    Args:
+        encoder: identity of the image features the adapter understands (`nodes.sockets.Adapter.encoder`).
+        prior_bias: added to the prior's logit in every router; `PRIOR_ONLY` leaves the base model exactly.
+        start, end: the part of the sampling schedule in which the personalised branch speaks, 0..1.
+        trace: filled by each sampling run.
+        record: observer of each U-Net call, for training; by default the trace's.
+    Raises: ValueError when the adapter was made for another architecture.
+    """
+    paths = layer_paths(model.model, adapter.model.config)
+    model = model.clone()
+    detach(model)
+    model.set_additional_models(KEY, [adapter])
+    sampling = model.get_model_object("model_sampling")
+    window = None if (start, end) == (0.0, 1.0) else (sampling.percent_to_sigma(start), sampling.percent_to_sigma(end))
+    record = record or (trace.record if trace is not None else None)
+
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(watch_run, encoder, trace))
+    model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, complete_conditions)
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, partial(begin_call, paths, prior_bias, window, record))
+    model.set_model_attn1_patch(capture_attn1)
+    model.set_model_attn2_patch(capture_attn2)
+    model.set_model_attn1_output_patch(blend_attn1)
+    model.set_model_attn2_output_patch(blend_attn2)
+    return model
+
+
+def detach(model: comfy.model_patcher.ModelPatcher) -> None:
+    """Remove MoA from a clone, so that two ApplyMoA in a row mean the second."""
+    for kind in (WrappersMP.OUTER_SAMPLE, WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL):
+        model.remove_wrappers_with_key(kind, KEY)
+    patches = model.model_options["transformer_options"].get("patches", {})
+    for kind, ours in OURS.items():
+        if kind in patches:
+            patches[kind] = [p for p in patches[kind] if p is not ours]
+
+
+# ------------------------------------------------------------------------------------------------------- during sampling
+
+
+def watch_run(encoder: str, trace: Trace | None, executor: Any, *args: Any, **kwargs: Any) -> Any:
+    """OUTER_SAMPLE: refuse subjects made for another adapter before any model loads; open and close the trace."""
+    found = subject_encoders(cond for conds in executor.class_obj.conds.values() for cond in conds)
+    if not found:
+        log.warning("MoA: no subject on any conditioning of this run; the result is the base model's own.")
+    for other in found - {encoder}:
+        raise ValueError(
+            f"A subject was encoded for image features '{other}', the applied adapter understands '{encoder}'. "
+            "Connect SubjectEncode and ApplyMoA to the same LoadMoAAdapter."
+        )
+    if trace is not None:
+        trace.begin()
+    try:
+        return executor(*args, **kwargs)
+    finally:
+        if trace is not None:
+            trace.finish()
+
+
+def complete_conditions(
+    executor: Any, model: Any, conds: list, x_in: Tensor, timestep: Tensor, model_options: dict
+) -> Any:
+    """CALC_COND_BATCH: give every cond a payload of one shape, so that positive and negative stay one batched call.
+
+    Conds without subjects get zero slots; slots grow with a context that was concatenated to.
+    """
+    features = [c["model_conds"][FEATURES].cond for cond in conds for c in cond or () if FEATURES in c["model_conds"]]
+    if not features:
+        return executor(model, conds, x_in, timestep, model_options)
+    count, width = max(f.shape[1] for f in features), features[0].shape[2]
+
+    def complete(cond: dict) -> dict:
+        given = cond["model_conds"]
+        if "c_crossattn" not in given:
+            return cond
+        length = given["c_crossattn"].cond.shape[1]
+        slots = given[SLOTS].cond if SLOTS in given else torch.zeros(1, 0, 1)
+        subjects = given[FEATURES].cond if FEATURES in given else torch.zeros(1, 0, width)
+        slots = nn.functional.pad(slots, (0, 0, 0, length - slots.shape[1]))
+        subjects = nn.functional.pad(subjects, (0, 0, 0, count - subjects.shape[1]))
+        payload = {SLOTS: comfy.conds.CONDCrossAttn(slots), FEATURES: comfy.conds.CONDRegular(subjects)}
+        return {**cond, "model_conds": {**given, **payload}}
+
+    completed = [cond if cond is None else [complete(c) for c in cond] for cond in conds]
+    return executor(model, completed, x_in, timestep, model_options)
+
+
+def begin_call(
+    paths: dict[str, str],
+    prior_bias: float,
+    window: tuple[float, float] | None,
+    record: RecordCall | None,
+    executor: Any,
+    x: Tensor,
+    t: Tensor,
+    c_concat: Tensor | None = None,
+    c_crossattn: Tensor | None = None,
+    control: Any = None,
+    transformer_options: dict | None = None,
+    **kwargs: Any,
+) -> Tensor:
+    """APPLY_MODEL: turn the rows' payload into this call's state, once, and put it where the patches look."""
+    slots, features = kwargs.pop(SLOTS, None), kwargs.pop(FEATURES, None)
+    options = transformer_options or {}
+    base = executor.class_obj
+    patcher = base.current_patcher
+    # The payload lies on the CPU, so choosing rows waits for no device. A narrowed window costs one read of sigma a step.
+    rows = None if slots is None else slots.squeeze(-1).any(dim=1).nonzero().squeeze(-1)
+    if rows is not None and len(rows) and patcher is not None and prior_bias < PRIOR_ONLY and in_window(t, window):
+        adapter: MoAAdapter = patcher.get_additional_models_with_key(KEY)[0].model
+        device, dtype = x.device, base.get_dtype_inference()
+        everybody = len(rows) == len(x)
+        step = adapter.begin(
+            c_crossattn.to(device, dtype),
+            base.model_sampling.timestep(t).float(),
+            slots.squeeze(-1).long().to(device),
+            features.to(device, dtype),
+            None if everybody else rows.to(device),
+            torch.full((), prior_bias, device=device),
+        )
+        batch = len(x) // max(1, len(options.get("cond_or_uncond", (0,))))
+        observe = record(t[0], rows % batch) if record is not None else None
+        unet = getattr(base.diffusion_model, "_orig_mod", base.diffusion_model)  # torch.compile wraps the U-Net
+        options = {**options, KEY: Call(step, adapter.layers, unet, paths, observe)}
+        options["patches"] = in_order(options["patches"])
+    return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+
+def in_window(t: Tensor, window: tuple[float, float] | None) -> bool:
+    """Whether this noise level lies in the schedule's part where the personalised branch speaks."""
+    return window is None or window[1] < float(t[0]) <= window[0]
+
+
+def in_order(patches: dict[str, list]) -> dict[str, list]:
+    """Patch lists with our captures first and our blends last.
+
+    HyperTile and ToMe change the token grid between their two patches; we must stand outside of them.
+    """
+    ordered = dict(patches)
+    for kind, ours in OURS.items():
+        others = [p for p in patches.get(kind, ()) if p is not ours]
+        ordered[kind] = others + [ours] if kind.endswith("output_patch") else [ours, *others]
+    return ordered
+
+
+def layer_name(which: str, options: dict) -> str:
+    stage, number = options["block"]
+    return f"{stage}_{number}_{options['block_index']}_{which}"
+
+
+def capture(which: str, hidden: Tensor, context: Tensor, value: Tensor, options: dict) -> tuple[Tensor, Tensor, Tensor]:
+    """attnN_patch: remember z and the context in this block's own options; change nothing."""
+    if KEY in options:
+        options[f"{KEY}_{which}"] = (hidden, context)
+    return hidden, context, value
+
+
+def blend(which: str, prior: Tensor, options: dict) -> Tensor:
+    """attnN_output_patch: mix the personalised branch into the rows that have a subject."""
+    call: Call | None = options.get(KEY)
+    layer = call.layer(layer_name(which, options)) if call is not None else None
+    if call is None or layer is None:
+        return prior
+    hidden, context = options.pop(f"{KEY}_{which}")
+    if hidden.shape[:2] != prior.shape[:2]:
+        raise RuntimeError(
+            f"Another node changed the number of rows or pixels at {layer.spec.name} and did not change it back: "
+            f"{tuple(hidden.shape[:2])} before attention, {tuple(prior.shape[:2])} after it."
+        )
+    step = call.step
+    hidden = step.select(hidden)
+    mixed = layer(
+        hidden,
+        step.context_for(layer.spec, hidden, context),
+        step.select(prior),
+        call.output_projection(layer.spec.name),
+        tuple(options["activations_shape"][-2:]),
+        prior_bias=step.prior_bias,
+        attend=partial(host_attention, options),
+        observe=call.observe,
+    )
+    return step.restore(prior, mixed)
+
+
+def host_attention(options: dict, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """The attention kernel the user chose for the host, overrides included."""
+    return optimized_attention(q, k, v, heads, attn_precision=options["attn_precision"], transformer_options=options)
+
+
+def patch(function: Callable, which: str) -> Callable:
+    """A plain closure: hosts may deep-copy callable objects, weights and all, but share functions."""
+
+    def patched(*args: Any) -> Any:
+        return function(which, *args)
+
+    return patched
+
+
+capture_attn1, capture_attn2 = patch(capture, "attn1"), patch(capture, "attn2")
+blend_attn1, blend_attn2 = patch(blend, "attn1"), patch(blend, "attn2")
+OURS = {
+    "attn1_patch": capture_attn1,
+    "attn2_patch": capture_attn2,
+    "attn1_output_patch": blend_attn1,
+    "attn2_output_patch": blend_attn2,
+}

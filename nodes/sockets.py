@@ -1,0 +1,37 @@
+"""What our own sockets carry: MOA_ADAPTER, MOA_SUBJECT, MOA_TRACE."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from comfy_api.latest import io
+from torch import Tensor
+
+AdapterSocket = io.Custom("MOA_ADAPTER")
+SubjectSocket = io.Custom("MOA_SUBJECT")
+TraceSocket = io.Custom("MOA_TRACE")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A loaded adapter. Its `.patcher` tells the host's caches that this holds a model."""
+
+    patcher: Any
+    """ModelPatcher around a `MoAAdapter`."""
+    name: str
+    encoder: str
+    """Identity of the image features it understands: the CLIP vision model's name, or its own encoder's fingerprint."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Somebody or something, ready to take a word's place."""
+
+    word: str
+    occurrence: int
+    """Which occurrence of the word in the prompt, from 1."""
+    features: Tensor
+    """(1,F) image feature on the CPU, mean over the given pictures."""
+    encoder: str
+    """As `Adapter.encoder`."""

@@ -1,0 +1,116 @@
+"""Prompts with subjects: the only file that touches CLIP tokens and conditioning dicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import comfy.conds
+import torch
+
+from .sockets import Subject
+
+SLOTS, FEATURES = "moa_slots", "moa_subjects"
+"""Names in `model_conds`: (1,M,1), 0 for an ordinary token and s for subject s; (1,S,F) image features."""
+ENCODER = "moa_encoder"
+"""Name in the conditioning's dict: which image features these are."""
+
+
+class Binding(NamedTuple):
+    """A subject and the token of the prompt that it takes."""
+
+    subject: Subject
+    position: int
+    """Index in the context: chunk · tokens per chunk + place in the chunk."""
+
+
+def word_tokens(clip: Any, word: str) -> list[int]:
+    """The ids a word becomes, without start, end and padding."""
+    special = {token for chunk in position_stream(clip.tokenize("")) for token, *_ in chunk}
+    return [token for chunk in position_stream(clip.tokenize(word)) for token, *_ in chunk if token not in special]
+
+
+def position_stream(tokens: dict[str, list]) -> list[list[tuple]]:
+    """The chunks of one text encoder: CLIP-L where there is one; CLIP-G's positions are the same."""
+    return tokens["l"] if "l" in tokens else next(iter(tokens.values()))
+
+
+def find_word(chunks: list[list[tuple]], wanted: list[int]) -> list[int]:
+    """Where a word occurs: positions in the context of the last token of each occurrence (FastComposer's rule).
+
+    The search runs over ids, not over the text: weights like (man:1.2) and chunks of 77 move no position.
+    """
+    length = len(chunks[0])
+    found = []
+    for number, chunk in enumerate(chunks):
+        ids = [token if isinstance(token, int) else None for token, *_ in chunk]
+        last = len(ids) - len(wanted)
+        found += [number * length + i + len(wanted) - 1 for i in range(last + 1) if ids[i : i + len(wanted)] == wanted]
+    return found
+
+
+def bind(clip: Any, text: str, tokens: dict[str, list], subjects: Sequence[Subject]) -> list[Binding]:
+    """Find each subject's token in the prompt.
+
+    Raises: ValueError when a word is not in the prompt (often enough), or two subjects claim one token.
+    """
+    bindings: list[Binding] = []
+    for subject in subjects:
+        places = find_word(position_stream(tokens), word_tokens(clip, subject.word))
+        if len(places) < subject.occurrence:
+            seen = f"it occurs {len(places)} time(s)" if places else "it does not occur"
+            raise ValueError(
+                f"Subject '{subject.word}' (occurrence {subject.occurrence}) has no place in the prompt: {seen} in "
+                f"'{text}'. Write the word into the prompt, or change the word in SubjectEncode."
+            )
+        position = places[subject.occurrence - 1]
+        if any(b.position == position for b in bindings):
+            raise ValueError(
+                f"Two subjects are bound to the same '{subject.word}' (occurrence {subject.occurrence}) of '{text}'. "
+                "Give each its own word, or set 'occurrence' to 2 for the second."
+            )
+        bindings.append(Binding(subject, position))
+    return bindings
+
+
+def encode_prompt(clip: Any, text: str, subjects: Sequence[Subject]) -> tuple[list, list[Binding]]:
+    """Encode a prompt as the host does and attach the subjects to it: -> (CONDITIONING, bindings).
+
+    Raises: ValueError as `bind`, and when the subjects were encoded for different adapters.
+    """
+    encoders = {s.encoder for s in subjects}
+    if len(encoders) > 1:
+        raise ValueError(
+            f"The subjects were encoded for different adapters: {sorted(encoders)}. Use one LoadMoAAdapter."
+        )
+    tokens = clip.tokenize(text)
+    bindings = bind(clip, text, tokens, subjects)
+    conditioning = clip.encode_from_tokens_scheduled(tokens)
+    if not bindings:
+        return conditioning, bindings
+    features = torch.cat([b.subject.features for b in bindings])[None]  # (1,S,F)
+    return [
+        [context, {**extra, **payload(context, extra, bindings, features)}] for context, extra in conditioning
+    ], bindings
+
+
+def payload(context: torch.Tensor, extra: dict, bindings: Sequence[Binding], features: torch.Tensor) -> dict[str, Any]:
+    """What a conditioning carries for us: kept by area, mask, range, combine and concat nodes, ignored without ApplyMoA."""
+    slots = torch.zeros(1, context.shape[1], 1)
+    for number, binding in enumerate(bindings, start=1):
+        slots[0, binding.position] = number
+    conds = {SLOTS: comfy.conds.CONDCrossAttn(slots), FEATURES: comfy.conds.CONDRegular(features)}
+    return {"model_conds": {**extra.get("model_conds", {}), **conds}, ENCODER: bindings[0].subject.encoder}
+
+
+def subject_encoders(conds: Iterable[dict]) -> set[str]:
+    """Which image features the subjects on these conds are made of; empty when there is no subject."""
+    return {cond[ENCODER] for cond in conds if ENCODER in cond}
+
+
+def report(text: str, bindings: Sequence[Binding]) -> str:
+    """Which subject sits on which token, for people."""
+    if not bindings:
+        return f"'{text}'\nno subjects"
+    lines = [f"subject {i}: '{b.subject.word}' → token {b.position}" for i, b in enumerate(bindings, start=1)]
+    return "\n".join([f"'{text}'", *lines])
