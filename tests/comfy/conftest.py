@@ -1,0 +1,47 @@
+"""Imports the real host into this process and our pack as `comfyui_moa`; starts a real server when a test asks for one."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path += [str(ROOT), str(HERE)]
+
+from devtools import host as hosts  # noqa: E402
+from devtools.in_process import import_host, import_pack  # noqa: E402
+from devtools.server import Server  # noqa: E402
+
+BASE = Path(tempfile.mkdtemp(prefix="moa-host-"))
+"""Base folder of the in-process host: models, inputs and outputs of tests never enter a real tree."""
+
+import_host(hosts.find(), base=BASE)
+
+
+@pytest.fixture(scope="session")
+def pack():
+    """Our pack as the package `comfyui_moa`; its core is `pack.moa_attention`, the only copy in this process."""
+    return import_pack()
+
+
+@pytest.fixture(scope="session")
+def base() -> Path:
+    """Base folder of the in-process host (`models/`, `input/`, ...)."""
+    return BASE
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real ComfyUI server on a free loopback port, on CPU, with our pack among its custom nodes."""
+    folder = tmp_path_factory.mktemp("server")
+    with Server(hosts.find(), Path(sys.executable), folder, packs=[ROOT], cpu=True) as running:
+        yield running
+
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
