@@ -306,3 +306,28 @@ OURS = {
     "attn1_output_patch": blend_attn1,
     "attn2_output_patch": blend_attn2,
 }
+
+
+# ------------------------------------------------------------------------------------------------------ outside a sampler
+
+
+def call_with_subjects(
+    model: comfy.model_patcher.ModelPatcher,
+    adapter: comfy.model_patcher.ModelPatcher,
+    x: Tensor,
+    sigma: Tensor,
+    context: Tensor,
+    slots: Tensor,
+    features: Tensor,
+    record: RecordCall,
+) -> Tensor:
+    """One call of the U-Net with subjects, through the same wrappers and patches as in sampling: for training.
+
+    Args: x (B,C,h,w), sigma (B,), context (B,M,T), slots (B,M) int64, features (B,S,F).
+    Returns: denoised latents (B,C,h,w).
+    """
+    patched = apply_adapter(model, adapter, encoder="", record=record)
+    patched.model.current_patcher = patched
+    options = {**patched.model_options["transformer_options"], "wrappers": patched.wrappers}
+    payload = {SLOTS: slots[..., None].cpu(), FEATURES: features}
+    return patched.model.apply_model(x, sigma, c_crossattn=context, transformer_options=options, **payload)

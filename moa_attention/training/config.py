@@ -1,0 +1,38 @@
+"""What a training run is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..losses import OBJECT_WEIGHT, ROUTER_WEIGHT
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Defaults are the paper's where it states them; everything else is ours and says so."""
+
+    steps: int
+    """Optimiser steps. Not stated in the paper."""
+    batch_size: int = 128
+    """Pictures a step."""
+    learning_rate: float = 1e-5
+    """Of AdamW, at its highest."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """What the learning rate does after the warm-up; "cosine" falls to a twentieth (ours)."""
+    warmup: int = 0
+    """Steps in which the learning rate rises from nothing (ours)."""
+    weight_decay: float = 1e-2
+    """Of AdamW (ours: FastComposer's)."""
+    router_weight: float = ROUTER_WEIGHT
+    """λ_r."""
+    object_weight: float = OBJECT_WEIGHT
+    """λ_o."""
+    gradient_clip: float = 1.0
+    """Largest gradient norm (ours: FastComposer's)."""
+    ema_decay: float = 0.999
+    """Of the averaged weights that are shipped (ours)."""
+    seed: int = 0
+    """Decides data order, noise and timesteps of every step, so that a resumed run repeats an unbroken one."""
+    save_every: int = 100
+    """Steps between resumable states."""
