@@ -1,0 +1,1 @@
+"""How the shipped models are made: data, training and evaluation, each step one command (see `run.py`)."""
