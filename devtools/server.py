@@ -55,7 +55,9 @@ class Server:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def start(self) -> None:
@@ -63,12 +65,22 @@ class Server:
             (self.base / folder).mkdir(parents=True, exist_ok=True)
         for i, pack in enumerate(self._packs):
             link_folder(pack, self.base / "custom_nodes" / (PACK_FOLDER if i == 0 else pack.name))
-        command = [str(self._python), "-u", str(self._host / "main.py"), "--listen", "127.0.0.1", "--port", str(self.port)]
+        command = [
+            str(self._python),
+            "-u",
+            str(self._host / "main.py"),
+            "--listen",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+        ]
         command += ["--base-directory", str(self.base), "--database-url", "sqlite:///:memory:"]
         command += ["--disable-api-nodes", "--disable-auto-launch", *(["--cpu"] if self._cpu else [])]
         with self.log.open("wb") as log:
             environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"}
-            self._process = subprocess.Popen(command, cwd=self._host, env=environment, stdout=log, stderr=subprocess.STDOUT)
+            self._process = subprocess.Popen(
+                command, cwd=self._host, env=environment, stdout=log, stderr=subprocess.STDOUT
+            )
         try:
             self._wait_until_it_answers()
         except BaseException:
@@ -208,5 +220,7 @@ def link_folder(source: Path, link: Path) -> None:
         raise ServerError(f"{link} exists and is not a link to {source}: move it away.")
     if os.name != "nt":
         link.symlink_to(source.resolve(), target_is_directory=True)
-    elif subprocess.run(["cmd", "/c", "mklink", "/J", str(link), str(source.resolve())], capture_output=True).returncode:
+    elif subprocess.run(
+        ["cmd", "/c", "mklink", "/J", str(link), str(source.resolve())], capture_output=True
+    ).returncode:
         shutil.copytree(source, link, ignore=shutil.ignore_patterns(".*", "__pycache__"))

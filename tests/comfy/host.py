@@ -134,7 +134,9 @@ def encode(clip: comfy.sd.CLIP, text: str) -> Conditioning:
     return clip.encode_from_tokens_scheduled(clip.tokenize(text))
 
 
-def conditioning(width: int = SD15_CONTEXT, tokens: int = 77, batch: int = 1, pooled: int | None = None, seed: int = 0) -> Conditioning:
+def conditioning(
+    width: int = SD15_CONTEXT, tokens: int = 77, batch: int = 1, pooled: int | None = None, seed: int = 0
+) -> Conditioning:
     """A random CONDITIONING without a text encoder; for SDXL give `pooled=SDXL_G`."""
     generator = torch.Generator().manual_seed(seed)
     context = torch.randn(batch, tokens, width, generator=generator)
@@ -165,7 +167,9 @@ def sample(
 
     start = empty_latent() if latent is None else latent
     with torch.inference_mode():
-        (result,) = common_ksampler(model, seed, steps, cfg, sampler, scheduler, positive, negative, start, denoise=denoise)
+        (result,) = common_ksampler(
+            model, seed, steps, cfg, sampler, scheduler, positive, negative, start, denoise=denoise
+        )
     return result["samples"]
 
 

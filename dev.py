@@ -1,0 +1,88 @@
+"""Everything a developer or a curious newcomer runs: `python dev.py demo`, `python dev.py test`. Standard library only.
+
+The first run makes a virtual environment in `.venv` and, unless there is a ComfyUI already, fetches a pinned one into
+`.host`. An existing ComfyUI (`COMFYUI_PATH`, or the one in whose `custom_nodes` this folder lies) is used, never changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036  (said to whoever starts us with an old one)
+    sys.exit("dev.py needs Python 3.10 or newer; this one is " + sys.version.split()[0])
+
+from devtools import browser, demo, environment, host, server, testing
+
+FORWARDED = {
+    "bench": ("benchmarks", "measurements beside the base model, each one command", ()),
+    "eval": ("recipes.mini.evaluate", "measure MoA Mini on identities it has never seen", ("train",)),
+    "train-mini": (
+        "recipes.mini.train",
+        "make MoA Mini from nothing (hours on CPU, minutes on a GPU); resumes",
+        ("train",),
+    ),
+}
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="dev.py", description="Develop, test and try MoA for ComfyUI.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    commands.add_parser("host", help="make the environment, find or fetch a ComfyUI, say where it is")
+    tests = commands.add_parser("test", help="run the tests: core, on the real host, in a real browser")
+    tests.add_argument(
+        "suites", nargs="*", help=f"only these: {', '.join(testing.SUITES)}; what follows -- goes to pytest"
+    )
+    commands.add_parser("lint", help="ruff and pyright")
+    shown = commands.add_parser("demo", help="two reference people in one picture, on a real ComfyUI server")
+    shown.add_argument("--ui", action="store_true", help="leave the server running and print its address")
+    for name, (_, text, _) in FORWARDED.items():
+        commands.add_parser(name, help=text, add_help=False)
+
+    own, passed_on = _split(arguments)
+    options = parser.parse_args(own)
+    if options.command in FORWARDED:
+        return _forward(options.command, passed_on)
+    if options.command == "test":
+        if wrong := set(options.suites) - set(testing.SUITES):
+            parser.error(f"no such tests: {', '.join(sorted(wrong))}; there are {', '.join(testing.SUITES)}")
+        if not options.suites or "browser" in options.suites:
+            browser.find()
+        return testing.main(environment.ensure("dev"), options.suites, passed_on)
+    if options.command == "lint":
+        environment.ensure("dev")
+        return testing.lint()
+    folder = environment.ensure()
+    if options.command == "demo":
+        return demo.main(folder, options.ui)
+    print(f"ComfyUI {host.version(folder)} in {folder}\nPython {environment.python()}")
+    return 0
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Our own arguments, and those of the program behind the command."""
+    if arguments and arguments[0] in FORWARDED:
+        return arguments[:1], arguments[1:]
+    if "--" in arguments:
+        at = arguments.index("--")
+        return arguments[:at], arguments[at + 1 :]
+    return arguments, []
+
+
+def _forward(command: str, arguments: list[str]) -> int:
+    module, _, extras = FORWARDED[command]
+    folder = environment.ensure(*extras)
+    variables = {**os.environ, "COMFYUI_PATH": str(folder), "HF_HUB_OFFLINE": "1"}
+    run = [str(environment.python()), str(host.ROOT / "recipes" / "run.py"), module, *arguments]
+    return subprocess.run(run, cwd=host.ROOT, env=variables).returncode
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except (host.HostError, environment.EnvironmentFailure, browser.NoBrowser, server.ServerError) as error:
+        sys.exit(f"dev.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
