@@ -1,7 +1,7 @@
 """Everything a developer or a curious newcomer runs: `python dev.py demo`, `python dev.py test`. Standard library only.
 
-The first run makes a virtual environment in `.venv` and, unless there is a ComfyUI already, fetches a pinned one into
-`.host`. An existing ComfyUI (`COMFYUI_PATH`, or the one in whose `custom_nodes` this folder lies) is used, never changed.
+The first run makes a virtual environment in `.venv` and, unless there is a ComfyUI already, fetches one into `.host`.
+An existing ComfyUI (`COMFYUI_PATH`, or the one in whose `custom_nodes` we lie) is used, never changed.
 """
 
 from __future__ import annotations

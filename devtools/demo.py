@@ -1,4 +1,4 @@
-"""The demo: a real server with this folder as a custom node, the example workflow, two reference pictures, the result on disk."""
+"""The demo: a real server with this folder as a custom node, the example workflow, the results on disk."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def main(host: Path, ui: bool) -> int:
         place_references(BASE)
         if ui:
             print(
-                f"Open {server.address} and choose the workflow under Templates > moa-attention. Ctrl-C ends the server.",
+                f"Open {server.address} and choose our workflow under Templates. Ctrl-C ends it.",
                 flush=True,
             )
             try:

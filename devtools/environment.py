@@ -1,4 +1,7 @@
-"""The development environment `.venv`: torch as fits the machine, a host's requirements, our tools. Redone only when its inputs change."""
+"""The development environment `.venv`: torch as fits the machine, a host's requirements, our tools.
+
+Each part is installed again only when what it was asked for changes.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 from . import host as hosts
@@ -80,7 +84,7 @@ def _make_venv() -> None:
         )
 
 
-def _once(part: str, wanted: str, action) -> None:
+def _once(part: str, wanted: str, action: Callable[[], None]) -> None:
     """Run `action` unless it was done for the same input before."""
     done = json.loads(STAMP.read_text(encoding="utf-8")) if STAMP.is_file() else {}
     key = hashlib.sha256(wanted.encode()).hexdigest()
@@ -156,7 +160,7 @@ def _imports(*modules: str) -> bool:
 
 
 def _repair_companions() -> None:
-    """The host imports torchvision and torchaudio at start. Where their libraries do not fit this torch, use their Python code alone."""
+    """The host imports both at start. Where their libraries do not fit this torch, use their Python code alone."""
     if _imports("torchvision", "torchaudio"):
         return
     code = "import sysconfig; print(sysconfig.get_path('purelib'))"

