@@ -28,9 +28,10 @@ class ImageEncoder(nn.Module):
         self.project = operations.Linear(WIDTHS[-1] * (self.picture // 2 ** len(WIDTHS)) ** 2, image_width, **place)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """(B,3,64,64) in [0,1] -> (B,F)."""
+        """(B,3,64,64) in [0,1] -> (B,F), each of mean 0 and variance 1."""
         x = pictures * 2 - 1
         for down, refine, norm in zip(self.down, self.refine, self.norms, strict=True):
             x = F.silu(norm(down(x)))
             x = x + F.silu(refine(x))
-        return self.project(x.flatten(1))
+        x = self.project(x.flatten(1))
+        return F.layer_norm(x, x.shape[-1:])
