@@ -51,7 +51,7 @@ class Shard:
 
 
 def caption(nouns: list[str], place: str, rng: np.random.Generator) -> str:
-    """"a photo of a man and a woman on a beach": the introduction comes and goes, and rarely the place does."""
+    """ "a photo of a man and a woman on a beach": the introduction comes and goes, and rarely the place does."""
     people = " and ".join(f"a {noun}" for noun in nouns)
     start = rng.choice(["", "", "a photo of ", "a picture of "])
     return start + people + (f" {place}" if rng.random() < 0.95 else "")

@@ -44,7 +44,9 @@ def _hills(rng: Rng, draw: ImageDraw.ImageDraw, base: float, height: float, colo
     draw.polygon([(0, S), *zip(x, base - height * waves, strict=True), (S, S)], fill=colour)
 
 
-def _cloud(rng: Rng, draw: ImageDraw.ImageDraw, x: float, y: float, size: float, colour: Colour = (255, 255, 255)) -> None:
+def _cloud(
+    rng: Rng, draw: ImageDraw.ImageDraw, x: float, y: float, size: float, colour: Colour = (255, 255, 255)
+) -> None:
     for dx in (-1.1, -0.4, 0.4, 1.1):
         _disc(draw, x + dx * size, y - (0.35 * size if abs(dx) < 1 else 0), size * rng.uniform(0.6, 0.85), colour)
     draw.rectangle((x - 1.4 * size, y, x + 1.4 * size, y + 0.5 * size), fill=colour)
@@ -69,14 +71,19 @@ def beach(rng: Rng) -> Image.Image:
     if rng.random() < 0.5:
         x = rng.uniform(30, 226)
         draw.polygon([(x, sea - 32), (x + 18, sea - 4), (x, sea - 4)], fill=(255, 255, 255))
-        draw.polygon([(x - 12, sea - 2), (x + 20, sea - 2), (x + 12, sea + 6), (x - 6, sea + 6)], fill=_jitter(rng, (200, 60, 50)))
+        draw.polygon(
+            [(x - 12, sea - 2), (x + 20, sea - 2), (x + 12, sea + 6), (x - 6, sea + 6)],
+            fill=_jitter(rng, (200, 60, 50)),
+        )
     draw.rectangle((0, sand - 5, S, sand), fill=(235, 250, 250))
     draw.rectangle((0, sand, S, S), fill=_jitter(rng, (240, 215, 150)))
     side = rng.choice((-1, 1))
     x, foot = S / 2 + side * rng.uniform(92, 112), rng.uniform(190, 220)
     if rng.random() < 0.6:
         crown = (x - side * 14, rng.uniform(48, 80))
-        draw.line([(x, foot), (x - side * 2, foot - 60), crown], fill=_jitter(rng, (130, 88, 50)), width=11, joint="curve")
+        draw.line(
+            [(x, foot), (x - side * 2, foot - 60), crown], fill=_jitter(rng, (130, 88, 50)), width=11, joint="curve"
+        )
         green = _jitter(rng, (38, 140, 60))
         for angle in np.linspace(0.05, 0.95, 6) * -math.pi:
             tip = (crown[0] + 50 * math.cos(angle), crown[1] + 26 * math.sin(angle) + 20)
@@ -87,7 +94,12 @@ def beach(rng: Rng) -> Image.Image:
         draw.line([(x, top), (x, foot)], fill=(240, 240, 240), width=5)
         first, second = _choose(rng, [(225, 60, 60), (40, 110, 200), (245, 140, 30)]), (252, 252, 252)
         for stripe in range(6):
-            draw.pieslice((x - radius, top - 30, x + radius, top + 58), 180 + 30 * stripe, 210 + 30 * stripe, fill=(first, second)[stripe % 2])
+            draw.pieslice(
+                (x - radius, top - 30, x + radius, top + 58),
+                180 + 30 * stripe,
+                210 + 30 * stripe,
+                fill=(first, second)[stripe % 2],
+            )
     return picture
 
 
@@ -106,7 +118,9 @@ def sunset(rng: Rng) -> Image.Image:
         draw.rectangle((0, horizon, S, S), fill=_jitter(rng, (120, 55, 105)))
         for row in range(6):
             width = radius * rng.uniform(0.5, 1.2)
-            draw.rounded_rectangle((x - width, horizon + 5 + 12 * row, x + width, horizon + 10 + 12 * row), 2, fill=(255, 185, 95))
+            draw.rounded_rectangle(
+                (x - width, horizon + 5 + 12 * row, x + width, horizon + 10 + 12 * row), 2, fill=(255, 185, 95)
+            )
     else:
         _hills(rng, draw, horizon - 5, 8, _jitter(rng, (125, 50, 85)))
         _hills(rng, draw, horizon + 22, 10, _jitter(rng, (75, 30, 65)))
@@ -137,17 +151,25 @@ def city(rng: Rng) -> Image.Image:
 
 def snow(rng: Rng) -> Image.Image:
     """Pale sky, white hills, snow-covered pines, falling flakes."""
-    picture, draw = _canvas(_choose(rng, [(150, 185, 215), (165, 180, 205), (125, 175, 220)]), _jitter(rng, (228, 238, 246), 8))
+    picture, draw = _canvas(
+        _choose(rng, [(150, 185, 215), (165, 180, 205), (125, 175, 220)]), _jitter(rng, (228, 238, 246), 8)
+    )
     if rng.random() < 0.6:
         for peak in rng.uniform(20, 236, 3):
             top, width = rng.uniform(40, 75), rng.uniform(60, 85)
             draw.polygon([(peak, top), (peak - width, 165), (peak + width, 165)], fill=_jitter(rng, (120, 145, 175)))
-            draw.polygon([(peak, top), (peak - width * 0.35, top + 42), (peak, top + 30), (peak + width * 0.35, top + 42)], fill=(250, 252, 255))
+            draw.polygon(
+                [(peak, top), (peak - width * 0.35, top + 42), (peak, top + 30), (peak + width * 0.35, top + 42)],
+                fill=(250, 252, 255),
+            )
     _hills(rng, draw, 150, 8, _jitter(rng, (222, 233, 243), 6))
     for x in rng.permutation(np.linspace(12, 244, 7))[: rng.integers(3, 6)]:
         height, foot = rng.uniform(70, 105), rng.uniform(160, 185)
         _pine(draw, x, foot, height, _jitter(rng, (50, 95, 85)))
-        draw.polygon([(x, foot - height), (x - height * 0.12, foot - height * 0.75), (x + height * 0.12, foot - height * 0.75)], fill=(250, 252, 255))
+        draw.polygon(
+            [(x, foot - height), (x - height * 0.12, foot - height * 0.75), (x + height * 0.12, foot - height * 0.75)],
+            fill=(250, 252, 255),
+        )
     _hills(rng, draw, 190, 6, (248, 251, 255))
     for x, y in rng.uniform(0, S, (rng.integers(50, 90), 2)):
         _disc(draw, x, y, rng.uniform(1.5, 3.2), (255, 255, 255))
@@ -156,7 +178,9 @@ def snow(rng: Rng) -> Image.Image:
 
 def forest(rng: Rng) -> Image.Image:
     """Trunks and crowns, deep green, light between the trees."""
-    picture, draw = _canvas(_choose(rng, [(190, 225, 150), (165, 215, 165), (215, 228, 140)]), _jitter(rng, (90, 150, 80)))
+    picture, draw = _canvas(
+        _choose(rng, [(190, 225, 150), (165, 215, 165), (215, 228, 140)]), _jitter(rng, (90, 150, 80))
+    )
     for depth, shade in enumerate(((70, 130, 75), (38, 98, 55))):
         for x in np.linspace(-5, S + 5, 6) + rng.uniform(-18, 18, 6):
             width, bark = rng.uniform(5, 8) + 4 * depth, _jitter(rng, ((118, 88, 60), (88, 60, 38))[depth])
@@ -176,11 +200,16 @@ def forest(rng: Rng) -> Image.Image:
 
 def desert(rng: Rng) -> Image.Image:
     """Dunes, a hot sky, cacti, perhaps a mesa."""
-    picture, draw = _canvas(_choose(rng, [(90, 185, 225), (245, 195, 130), (120, 200, 215)]), _jitter(rng, (253, 232, 190), 8))
+    picture, draw = _canvas(
+        _choose(rng, [(90, 185, 225), (245, 195, 130), (120, 200, 215)]), _jitter(rng, (253, 232, 190), 8)
+    )
     _disc(draw, rng.uniform(30, 226), rng.uniform(25, 55), rng.uniform(16, 22), (255, 250, 200))
     if rng.random() < 0.6:
         x, top, width = rng.uniform(40, 216), rng.uniform(85, 110), rng.uniform(28, 46)
-        draw.polygon([(x - width, top), (x + width, top), (x + width * 1.5, 175), (x - width * 1.5, 175)], fill=_jitter(rng, (195, 95, 60)))
+        draw.polygon(
+            [(x - width, top), (x + width, top), (x + width * 1.5, 175), (x - width * 1.5, 175)],
+            fill=_jitter(rng, (195, 95, 60)),
+        )
         draw.rectangle((x - width * 1.12, top + 16, x + width * 1.12, top + 24), fill=_jitter(rng, (225, 130, 85)))
     _hills(rng, draw, 150, 8, _jitter(rng, (236, 176, 98)))
     _hills(rng, draw, 178, 9, _jitter(rng, (222, 152, 74)))
@@ -198,11 +227,15 @@ def desert(rng: Rng) -> Image.Image:
 
 def underwater(rng: Rng) -> Image.Image:
     """Blue depth with light shafts, fish, bubbles, sea weed."""
-    picture, draw = _canvas(_choose(rng, [(60, 190, 225), (50, 170, 215), (70, 205, 210)]), _choose(rng, [(8, 50, 125), (5, 70, 115)]))
+    picture, draw = _canvas(
+        _choose(rng, [(60, 190, 225), (50, 170, 215), (70, 205, 210)]), _choose(rng, [(8, 50, 125), (5, 70, 115)])
+    )
     shafts = Image.new("L", (S, S))
     for x in rng.uniform(0, S, 4):
         lean, width = rng.uniform(-50, 50), rng.uniform(8, 20)
-        ImageDraw.Draw(shafts).polygon([(x - width, 0), (x + width, 0), (x + lean + 2 * width, 190), (x + lean - 2 * width, 190)], fill=38)
+        ImageDraw.Draw(shafts).polygon(
+            [(x - width, 0), (x + width, 0), (x + lean + 2 * width, 190), (x + lean - 2 * width, 190)], fill=38
+        )
     picture.paste((225, 250, 255), (0, 0), shafts)
     for x in rng.uniform(0, S, rng.integers(4, 8)):
         foot, sway, green = S, rng.uniform(5, 10), _jitter(rng, (40, 150, 90))
@@ -211,7 +244,10 @@ def underwater(rng: Rng) -> Image.Image:
     for _ in range(rng.integers(3, 6)):
         x, y, size, side = rng.uniform(20, 236), rng.uniform(20, 130), rng.uniform(11, 18), rng.choice((-1, 1))
         colour = _choose(rng, [(255, 140, 30), (255, 215, 60), (240, 85, 110), (190, 110, 230)])
-        draw.polygon([(x - side * size, y), (x - side * size * 2, y - size * 0.7), (x - side * size * 2, y + size * 0.7)], fill=colour)
+        draw.polygon(
+            [(x - side * size, y), (x - side * size * 2, y - size * 0.7), (x - side * size * 2, y + size * 0.7)],
+            fill=colour,
+        )
         draw.ellipse((x - size * 1.3, y - size * 0.75, x + size * 1.3, y + size * 0.75), fill=colour)
         _disc(draw, x + side * size * 0.7, y - 2, 3, (255, 255, 255))
         _disc(draw, x + side * size * 0.75, y - 2, 1.5, (10, 10, 30))
@@ -256,13 +292,18 @@ def room(rng: Rng) -> Image.Image:
     sides = rng.permutation([66, 190])
     x, top = sides[0] + rng.uniform(-12, 12), rng.uniform(24, 38)
     draw.rectangle((x - 42, top - 5, x + 42, top + 85), fill=_jitter(rng, (250, 246, 238), 5))
-    picture.paste(_gradient(_jitter(rng, (110, 190, 240)), (225, 242, 250), 80).crop((0, 0, 74, 80)), (int(x - 37), int(top)))
+    picture.paste(
+        _gradient(_jitter(rng, (110, 190, 240)), (225, 242, 250), 80).crop((0, 0, 74, 80)), (int(x - 37), int(top))
+    )
     draw.rectangle((x - 37, top + 58, x + 36, top + 79), fill=_jitter(rng, (105, 175, 90)))
     draw.rectangle((x - 2, top, x + 2, top + 80), fill=(250, 246, 238))
     draw.rectangle((x - 37, top + 38, x + 37, top + 42), fill=(250, 246, 238))
     curtain = _choose(rng, [(200, 70, 70), (70, 110, 170), (90, 150, 110), (150, 90, 150)])
     for side in (-1, 1):
-        draw.polygon([(x + side * 52, top - 8), (x + side * 20, top - 8), (x + side * 40, top + 92), (x + side * 52, top + 92)], fill=curtain)
+        draw.polygon(
+            [(x + side * 52, top - 8), (x + side * 20, top - 8), (x + side * 40, top + 92), (x + side * 52, top + 92)],
+            fill=curtain,
+        )
     x = sides[1] + rng.uniform(-10, 10)
     if rng.random() < 0.5:
         draw.line([(x, 0), (x, 42)], fill=(70, 60, 55), width=4)

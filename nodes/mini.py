@@ -1,0 +1,160 @@
+"""MoA Mini: a small model of our own, built from the host's own classes.
+
+The host recognises checkpoints by the widths of famous models, so a small one cannot pass its stock loaders. Its
+classes take any width, though: `load_mini` gives the same three objects that CheckpointLoaderSimple would, and every
+node of the host works with them.
+"""
+
+from pathlib import Path
+
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import comfy.sd
+import comfy.sd1_clip
+import comfy.supported_models_base
+import comfy.utils
+import torch
+from comfy.ldm.models.autoencoder import AutoencoderKL
+
+VOCABULARY = 49408
+TOKEN_TABLE = "clip_l.transformer.text_model.embeddings.token_embedding.weight"
+TOKEN_IDS = "token_ids"
+
+TEXT_CONFIG = {
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "intermediate_size": 512,
+    "num_attention_heads": 4,
+    "projection_dim": 128,
+}
+UNET_CONFIG = {
+    "image_size": 16,
+    "in_channels": 16,
+    "out_channels": 16,
+    "model_channels": 64,
+    "channel_mult": [1, 2, 3],
+    "num_res_blocks": [1, 1, 1],
+    "transformer_depth": [1, 1, 1],
+    "transformer_depth_middle": 1,
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1],
+    "context_dim": 128,
+    "use_spatial_transformer": True,
+    "use_linear_in_transformer": False,
+    "adm_in_channels": None,
+    "use_temporal_attention": False,
+    "use_temporal_resblock": False,
+}
+VAE_CONFIG = {
+    "embed_dim": 16,
+    "ddconfig": {
+        "double_z": True,
+        "z_channels": 16,
+        "resolution": 128,
+        "in_channels": 3,
+        "out_ch": 3,
+        "ch": 32,
+        "ch_mult": [1, 1, 2, 4],
+        "num_res_blocks": 1,
+        "attn_resolutions": [],
+        "dropout": 0.0,
+    },
+}
+
+
+class MiniLatent(comfy.latent_formats.LatentFormat):
+    """16 channels at an eighth of the picture; `scale_factor` brings them to unit variance."""
+
+    latent_channels = 16
+    scale_factor = 1.0
+
+
+class Mini(comfy.supported_models_base.BASE):
+    """What the host must know of the U-Net: v-prediction on `MiniLatent`, attention heads 32 wide."""
+
+    unet_config = UNET_CONFIG
+    unet_extra_config = {"num_heads": -1, "num_head_channels": 32}
+    latent_format = MiniLatent
+
+    def model_type(self, state_dict: dict[str, torch.Tensor], prefix: str = "") -> comfy.model_base.ModelType:
+        return comfy.model_base.ModelType.V_PREDICTION
+
+    def inpaint_model(self) -> bool:
+        """More than four input channels are not an inpainting model's here."""
+        return False
+
+
+def build_unet(state_dict: dict[str, torch.Tensor], operations: type | None = None) -> comfy.model_base.BaseModel:
+    """The host's `BaseModel` around a MoA Mini U-Net in fp32, unloaded. `operations` replaces the host's choice."""
+    config = Mini(UNET_CONFIG)
+    config.set_inference_dtype(torch.float32, None)
+    config.custom_operations = operations
+    return config.get_model(state_dict)
+
+
+def build_text_model(operations: type | None = None) -> comfy.sd1_clip.SD1ClipModel:
+    """The host's SD1 text encoder at MoA Mini's width, with whatever is in memory for weights."""
+    options = {"clip_l_model_config": TEXT_CONFIG}
+    if operations is not None:
+        options["custom_operations"] = operations
+    return comfy.sd1_clip.SD1ClipModel(device="cpu", dtype=torch.float32, model_options=options)
+
+
+def build_autoencoder() -> AutoencoderKL:
+    """The host's KL autoencoder at MoA Mini's width, with whatever is in memory for weights."""
+    return AutoencoderKL(**VAE_CONFIG)
+
+
+def shrink_vocabulary(state_dict: dict[str, torch.Tensor], token_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Keep only the rows of `token_ids` `[n]` in the word table, and after them one for every other word."""
+    table = state_dict[TOKEN_TABLE]
+    other = torch.ones(len(table), dtype=torch.bool)
+    other[token_ids] = False
+    rows = torch.cat((table[token_ids], table[other][:1]))
+    return {**state_dict, TOKEN_TABLE: rows, TOKEN_IDS: token_ids.to(torch.int32)}
+
+
+def grow_vocabulary(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Inverse of `shrink_vocabulary`: the full table that the host's tokenizer indexes."""
+    full = dict(state_dict)
+    token_ids, rows = full.pop(TOKEN_IDS).long(), full[TOKEN_TABLE]
+    table = rows[-1:].repeat(VOCABULARY, 1)
+    table[token_ids] = rows[:-1]
+    full[TOKEN_TABLE] = table
+    return full
+
+
+def _load_model(path: Path) -> comfy.model_patcher.ModelPatcher:
+    weights, metadata = comfy.utils.load_torch_file(str(path), safe_load=True, return_metadata=True)
+    management = comfy.model_management
+    device = management.get_torch_device()
+    size = comfy.utils.calculate_parameters(weights)
+    dtype = management.unet_dtype(model_params=size, supported_dtypes=Mini.supported_inference_dtypes)
+    config = Mini(UNET_CONFIG)
+    config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, device, Mini.supported_inference_dtypes))
+    config.latent_format.scale_factor = float(metadata["latent_scale"])
+    model = config.get_model(weights, device=management.unet_initial_load_device(size, dtype))
+    patcher = comfy.model_patcher.ModelPatcher(model, device, management.unet_offload_device())
+    model.load_model_weights(weights)
+    return patcher
+
+
+def _load_clip(path: Path) -> comfy.sd.CLIP:
+    weights = grow_vocabulary(comfy.utils.load_torch_file(str(path), safe_load=True))
+    target = comfy.supported_models_base.ClipTarget(comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel)
+    size = comfy.utils.calculate_parameters(weights)
+    clip = comfy.sd.CLIP(target, parameters=size, model_options={"clip_l_model_config": TEXT_CONFIG})
+    clip.load_sd(weights, full_model=True)
+    return clip
+
+
+def load_mini(folder: Path) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
+    """MODEL, CLIP and VAE from `unet.safetensors`, `clip.safetensors` and `vae.safetensors` in `folder`."""
+    vae = comfy.utils.load_torch_file(str(folder / "vae.safetensors"), safe_load=True)
+    return (
+        _load_model(folder / "unet.safetensors"),
+        _load_clip(folder / "clip.safetensors"),
+        comfy.sd.VAE(sd=vae, config={"params": VAE_CONFIG}),
+    )
