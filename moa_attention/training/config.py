@@ -32,6 +32,8 @@ class TrainConfig:
     """Largest gradient norm (ours: FastComposer's)."""
     ema_decay: float = 0.999
     """Of the averaged weights that are shipped (ours)."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of the U-Net's and the adapter's arithmetic; weights, losses and optimiser are always float32."""
     seed: int = 0
     """Decides data order, noise and timesteps of every step, so that a resumed run repeats an unbroken one."""
     save_every: int = 100

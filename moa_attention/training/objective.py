@@ -34,7 +34,9 @@ def objective(
     sigma = base.draw_sigma(len(batch.latents), generator)
     noise = torch.randn(batch.latents.shape, generator=generator).to(batch.latents)
     noisy = base.add_noise(batch.latents, noise, sigma)
-    denoised = base.denoise(noisy, sigma, batch, encode_references(adapter, batch.references), record)
+    with torch.autocast(noisy.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        features = encode_references(adapter, batch.references).float()
+        denoised = base.denoise(noisy, sigma, batch, features, record)
 
     weight = base.error_weight(sigma)[:, None, None, None]
     union = batch.masks.sum(dim=1, keepdim=True).clamp(max=1)

@@ -1,0 +1,143 @@
+"""Trains MoA Mini's adapter: the base stays frozen, the trainer is the one of `moa_attention.training`."""
+
+import argparse
+import json
+import time
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Generator, Tensor
+
+from ...moa_attention.adapter import MoAAdapter
+from ...moa_attention.checkpoint import save_adapter
+from ...moa_attention.config import EMBEDDED_ENCODER, MoAConfig
+from ...moa_attention.training.base import Batch
+from ...moa_attention.training.config import TrainConfig
+from ...moa_attention.training.loop import train
+from ...nodes.layers import attention_layers, unet_of
+from ...nodes.mini import load_mini
+from ...nodes.patch import adapter_patcher
+from ...nodes.text import find_word, position_stream, word_tokens
+from ...nodes.training import HostBase
+from .dataset import MASK_SIZE, load
+from .encoder import FILE as ENCODER
+from .encoder import IMAGE_WIDTH
+from .faces import VARIANTS, WORK, load_cutouts
+from .references import draw_references
+from .vae import WEIGHTS
+
+NOUNS = ("man", "woman")
+SUBJECTS = 2
+APPEAR_RATE = 0.9
+"""How often a person of a picture is given as a subject (FastComposer's rate); at least one always is."""
+CONFIG = TrainConfig(
+    steps=1500,
+    batch_size=32,
+    learning_rate=1e-3,
+    schedule="cosine",
+    warmup=100,
+    ema_decay=0.995,
+    # The paper's λ_r weighs a sum over 64 × 64 latent pixels; here are 16 × 16.
+    router_weight=3e-4 * (64 / 16) ** 2,
+    object_weight=1e-2,
+)
+
+
+def new_adapter(model) -> MoAAdapter:
+    """An adapter for MoA Mini's U-Net, experts copied from it and the encoder from its schooling.
+
+    All layers count in the router loss: with latents of 16 × 16 the outermost stage is no low-level one.
+    """
+    layers = list(attention_layers(unet_of(model.model)))
+    specs = tuple(type(layer.spec)(**{**vars(layer.spec), "supervised": True}) for layer in layers)
+    text_width = next(spec.context for spec in specs if spec.is_cross)
+    adapter = MoAAdapter(MoAConfig("moa-mini", specs, text_width, EMBEDDED_ENCODER, IMAGE_WIDTH))
+    adapter.init_from({layer.spec.name: model.model.diffusion_model.get_submodule(layer.path) for layer in layers})
+    adapter.encoder.load_state_dict(load_file(ENCODER))
+    return adapter
+
+
+class Prompts:
+    """Every caption of the training set, encoded once, and the tokens of its people from left to right."""
+
+    def __init__(self, clip, captions: np.ndarray):
+        distinct, self.row = np.unique(captions, return_inverse=True)
+        tokens = [clip.tokenize(caption) for caption in distinct.tolist()]
+        words = [word_tokens(clip, noun) for noun in NOUNS]
+        with torch.no_grad():
+            self.context = torch.cat([clip.encode_from_tokens(t).float() for t in tokens]).clone()
+        self.places = torch.full((len(distinct), SUBJECTS), -1)
+        for i, t in enumerate(tokens):
+            found = sorted(place for word in words for place in find_word(position_stream(t), word))
+            self.places[i, : len(found)] = torch.tensor(found)
+
+    def slots(self, rows: Tensor, present: Tensor) -> Tensor:
+        """(B,M) int64 for captions `rows` (B,) and given subjects `present` (B,S) bool."""
+        slots = torch.zeros(len(rows), self.context.shape[1], dtype=torch.long)
+        for s in range(SUBJECTS):
+            places = self.places[rows, s].clamp(min=0)[:, None]
+            slots.scatter_add_(1, places, (present[:, s].long() * (s + 1))[:, None])
+        return slots
+
+
+class Examples:
+    """Batches: pictures with references that show the same people in other drawings."""
+
+    def __init__(self, clip, side: int, batch: int):
+        shard = load("train")
+        self.records, self.masks, self.side, self.batch = shard.records, shard.masks, side, batch
+        self.latents = np.load(WORK / "train_latents.npy", mmap_mode="r")
+        self.prompts = Prompts(clip, shard.records["caption"])
+        self.cutouts = load_cutouts()
+
+    def __call__(self, generator: Generator) -> Batch:
+        chosen = torch.randint(len(self.records), (self.batch,), generator=generator)
+        records = self.records[chosen.numpy()]
+        drawing = torch.from_numpy(records["drawing"].astype(np.int64))  # (B,S), -1 nobody
+        present = (drawing >= 0) & (torch.rand(drawing.shape, generator=generator) < APPEAR_RATE)
+        present[:, 0] |= ~present.any(dim=1)
+        other = (drawing % VARIANTS + torch.randint(1, VARIANTS, drawing.shape, generator=generator)) % VARIANTS
+        shown = (drawing.clamp(min=0) // VARIANTS * VARIANTS + other).flatten()
+        references = draw_references(self.cutouts[shown.numpy()], self.side, generator)
+        masks = torch.from_numpy(self.masks[chosen.numpy()]).float() / 255
+        masks = torch.nn.functional.avg_pool2d(masks, MASK_SIZE // self.latents.shape[-1]) * present[..., None, None]
+        rows = torch.from_numpy(self.prompts.row)[chosen]
+        return Batch(
+            latents=torch.from_numpy(self.latents[chosen.numpy()]).float(),
+            context=self.prompts.context[rows],
+            slots=self.prompts.slots(rows, present),
+            references=references.unflatten(0, drawing.shape),
+            masks=masks,
+        )
+
+
+def main(argv: list[str]) -> None:
+    """Train, or go on training, and export the averaged adapter to `weights/mini`."""
+    parser = argparse.ArgumentParser(prog="mini.adapter", description=__doc__)
+    parser.add_argument("--steps", type=int, default=CONFIG.steps)
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long; the next call goes on")
+    options = parser.parse_args(argv)
+    config = TrainConfig(**{**vars(CONFIG), "steps": options.steps})
+
+    torch.manual_seed(config.seed)
+    model, clip, _ = load_mini(WEIGHTS)
+    model.model.requires_grad_(False)
+    adapter = new_adapter(model)
+    base = HostBase(model, adapter_patcher(adapter))
+    started, path = time.time(), WORK / "adapter.jsonl"
+
+    def log(step: int, numbers: dict[str, float]) -> None:
+        rounded = {name: round(value, 5) for name, value in numbers.items()}
+        with path.open("a") as file:
+            file.write(json.dumps({"step": step, "minutes": round((time.time() - started) / 60, 2), **rounded}) + "\n")
+
+    def in_time() -> bool:
+        return time.time() - started < options.minutes * 60
+
+    examples = Examples(clip, adapter.encoder.picture, config.batch_size)
+    trained = train(adapter, base, examples, config, WORK / "adapter_state.safetensors", log, in_time)
+    provenance = {"data": "MoA Mini's own renders, training identities only", "config": vars(config)}
+    save_adapter(
+        trained, WEIGHTS / "adapter.safetensors", licence="GPL-3.0-or-later", provenance=provenance, dtype=torch.float16
+    )
