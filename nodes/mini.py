@@ -17,7 +17,7 @@ import comfy.sd1_clip
 import comfy.supported_models_base
 import comfy.utils
 import torch
-from comfy.ldm.models.autoencoder import AutoencoderKL
+from comfy.taesd.taesd import TAESD
 
 VOCABULARY = 49408
 TOKEN_TABLE = "clip_l.transformer.text_model.embeddings.token_embedding.weight"
@@ -35,7 +35,7 @@ UNET_CONFIG = {
     "in_channels": 16,
     "out_channels": 16,
     "model_channels": 64,
-    "channel_mult": [1, 2, 3],
+    "channel_mult": [1, 2, 2],
     "num_res_blocks": [1, 1, 1],
     "transformer_depth": [1, 1, 1],
     "transformer_depth_middle": 1,
@@ -47,22 +47,6 @@ UNET_CONFIG = {
     "use_temporal_attention": False,
     "use_temporal_resblock": False,
 }
-VAE_CONFIG = {
-    "embed_dim": 16,
-    "ddconfig": {
-        "double_z": True,
-        "z_channels": 16,
-        "resolution": 128,
-        "in_channels": 3,
-        "out_ch": 3,
-        "ch": 32,
-        "ch_mult": [1, 1, 2, 4],
-        "num_res_blocks": 1,
-        "attn_resolutions": [],
-        "dropout": 0.0,
-    },
-}
-
 
 class MiniLatent(comfy.latent_formats.LatentFormat):
     """16 channels at an eighth of the picture; `scale_factor` brings them to unit variance."""
@@ -102,22 +86,19 @@ def build_text_model(operations: type | None = None) -> comfy.sd1_clip.SD1ClipMo
     return comfy.sd1_clip.SD1ClipModel(device="cpu", dtype=torch.float32, model_options=options)
 
 
-def build_autoencoder() -> AutoencoderKL:
-    """The host's KL autoencoder at MoA Mini's width, with whatever is in memory for weights."""
-    return AutoencoderKL(**VAE_CONFIG)
+def build_autoencoder() -> TAESD:
+    """The host's tiny autoencoder with 16 latent channels, with whatever is in memory for weights.
 
-
-def shrink_vocabulary(state_dict: dict[str, torch.Tensor], token_ids: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Keep only the rows of `token_ids` `[n]` in the word table, and after them one for every other word."""
-    table = state_dict[TOKEN_TABLE]
-    other = torch.ones(len(table), dtype=torch.bool)
-    other[token_ids] = False
-    rows = torch.cat((table[token_ids], table[other][:1]))
-    return {**state_dict, TOKEN_TABLE: rows, TOKEN_IDS: token_ids.to(torch.int32)}
+    It has no normalisation layers, which at this width would wash out the flat colours of drawings.
+    """
+    return TAESD(latent_channels=MiniLatent.latent_channels)
 
 
 def grow_vocabulary(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Inverse of `shrink_vocabulary`: the full table that the host's tokenizer indexes."""
+    """The word table that the host's tokenizer indexes.
+
+    The file has one row for each of `token_ids` `[n]` and, after them, one for all other words.
+    """
     full = dict(state_dict)
     token_ids, rows = full.pop(TOKEN_IDS).long(), full[TOKEN_TABLE]
     table = rows[-1:].repeat(VOCABULARY, 1)
@@ -135,7 +116,7 @@ def _load_model(path: Path) -> comfy.model_patcher.ModelPatcher:
     config = Mini(UNET_CONFIG)
     config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, device, Mini.supported_inference_dtypes))
     config.latent_format.scale_factor = float(metadata["latent_scale"])
-    model = config.get_model(weights, device=management.unet_initial_load_device(size, dtype))
+    model = config.get_model(weights, device=management.unet_inital_load_device(size, dtype))
     patcher = comfy.model_patcher.ModelPatcher(model, device, management.unet_offload_device())
     model.load_model_weights(weights)
     return patcher
@@ -156,5 +137,5 @@ def load_mini(folder: Path) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.
     return (
         _load_model(folder / "unet.safetensors"),
         _load_clip(folder / "clip.safetensors"),
-        comfy.sd.VAE(sd=vae, config={"params": VAE_CONFIG}),
+        comfy.sd.VAE(sd=vae),
     )

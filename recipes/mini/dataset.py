@@ -19,7 +19,7 @@ from .scenes import SCENES, S
 
 SIZE = 128
 MASK_SIZE = 32
-COUNTS = {"train": 24_000, "validation": 500, "test": 500}
+COUNTS = {"train": 16_000, "validation": 500, "test": 500}
 SEEDS = {"train": 1, "validation": 2, "test": 3}
 RECORD = np.dtype(
     [
@@ -78,6 +78,21 @@ def _poses(people: int, rng: np.random.Generator) -> list[tuple[float, float]]:
     return [(x, rng.uniform(0.62, 0.76) * S) for x in (left, left + gap)]
 
 
+def paint(cutouts: list[np.ndarray], place: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """People, left to right, in scene number `place`: image `[128, 128, 3]` and masks `[2, 128, 128]`, uint8."""
+    canvas = list(SCENES.values())[place](rng)
+    masks = np.zeros((2, S, S), np.float32)
+    for person, (x, height) in enumerate(_poses(len(cutouts), rng)):
+        layer = place_person(cutouts[person], x, height, rng.normal(0, 0.04), bool(rng.random() < 0.5))
+        canvas.paste(layer, (0, 0), layer)
+        alpha = np.asarray(layer)[..., 3] / np.float32(255)
+        masks *= 1 - alpha  # who stands in front hides who stands behind
+        masks[person] = alpha
+    small = masks.reshape(2, SIZE, S // SIZE, SIZE, S // SIZE).mean((2, 4))
+    image = np.asarray(canvas.resize((SIZE, SIZE), Image.Resampling.BOX))
+    return image, np.rint(small * 255).astype(np.uint8)
+
+
 def compose(split: str, index: int) -> Picture:
     """Draw picture `index` of a split."""
     rng = np.random.default_rng((SEEDS[split], index))
@@ -86,25 +101,14 @@ def compose(split: str, index: int) -> Picture:
     identity = rng.choice(np.arange(chosen.start, chosen.stop), people, replace=False)
     drawing = identity * VARIANTS + rng.integers(VARIANTS, size=people)
     place = int(rng.integers(len(SCENES)))
-    canvas = list(SCENES.values())[place](rng)
-
-    masks = np.zeros((2, S, S), np.float32)
-    for person, (x, height) in enumerate(_poses(people, rng)):
-        layer = place_person(_cutouts()[drawing[person]], x, height, rng.normal(0, 0.04), bool(rng.random() < 0.5))
-        canvas.paste(layer, (0, 0), layer)
-        alpha = np.asarray(layer)[..., 3] / np.float32(255)
-        masks *= 1 - alpha  # who stands in front hides who stands behind
-        masks[person] = alpha
-
+    image, masks = paint([_cutouts()[d] for d in drawing], place, rng)
     record = np.zeros((), RECORD)
     nouns = [_nouns()[d] for d in drawing]
     record["caption"] = caption(nouns, list(SCENES)[place], rng)
     record["scene"], record["people"] = place, people
     record["drawing"], record["identity"] = -1, -1
     record["drawing"][:people], record["identity"][:people] = drawing, identity
-    small = masks.reshape(2, SIZE, S // SIZE, SIZE, S // SIZE).mean((2, 4))
-    image = np.asarray(canvas.resize((SIZE, SIZE), Image.Resampling.BOX))
-    return Picture(image, np.rint(small * 255).astype(np.uint8), record[()])
+    return Picture(image, masks, record[()])
 
 
 _cache: dict[str, object] = {}
