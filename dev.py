@@ -18,9 +18,9 @@ from devtools import browser, demo, environment, host, server, testing
 
 FORWARDED = {
     "bench": ("benchmarks", "measurements beside the base model, each one command", ()),
-    "eval": ("recipes.mini.evaluate", "measure MoA Mini on identities it has never seen", ("train",)),
+    "eval": ("mini.evaluate", "measure MoA Mini on identities it has never seen", ("train",)),
     "train-mini": (
-        "recipes.mini.train",
+        "mini.train",
         "make MoA Mini from nothing (hours on CPU, minutes on a GPU); resumes",
         ("train",),
     ),

@@ -51,7 +51,7 @@ def main(host: Path, ui: bool) -> int:
 
 def place_references(base: Path) -> None:
     """Put the reference pictures where Load Image finds them."""
-    for picture in REFERENCES.iterdir():
+    for picture in sorted(REFERENCES.glob("*")):
         shutil.copyfile(picture, base / "input" / picture.name)
 
 

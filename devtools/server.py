@@ -120,8 +120,11 @@ class Server:
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
     def get(self, path: str, timeout: float = 60) -> Any:
+        return json.loads(self.fetch(path, timeout))
+
+    def fetch(self, path: str, timeout: float = 60) -> bytes:
         with urllib.request.urlopen(self.address + path, timeout=timeout) as reply:
-            return json.loads(reply.read())
+            return reply.read()
 
     def post(self, path: str, body: Any, timeout: float = 60) -> Any:
         headers = {"Content-Type": "application/json"}
@@ -190,8 +193,7 @@ class Server:
 
     def image(self, item: dict[str, str]) -> bytes:
         """The file of one `{"filename", "subfolder", "type"}` out of a history's outputs."""
-        with urllib.request.urlopen(f"{self.address}/view?{urllib.parse.urlencode(item)}", timeout=60) as reply:
-            return reply.read()
+        return self.fetch(f"/view?{urllib.parse.urlencode(item)}")
 
 
 def failure(history: dict[str, Any]) -> str:

@@ -1,0 +1,76 @@
+"""A real server, and its real page in a headless browser."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT))
+
+from devtools import browser as browsers  # noqa: E402
+from devtools import demo  # noqa: E402
+from devtools import host as hosts  # noqa: E402
+from devtools.server import Server  # noqa: E402
+
+START_MS = 180_000
+"""A busy machine takes its time."""
+EXTENSIONS_OF_THE_PAGE = 20
+"""The page is usable once its own extensions are in; it has more than these."""
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    with Server(hosts.find(), Path(sys.executable), folder, packs=[ROOT], cpu=True) as running:
+        demo.place_references(folder)
+        running.post("/settings", {"Comfy.TutorialCompleted": True})  # else a dialog covers the canvas
+        yield running
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        program = str(browsers.find())
+        running = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def page(chromium: Browser, server: Server) -> Iterator[Page]:
+    """The page, loaded and ready; at the end it must have reported no error of its own."""
+    opened = chromium.new_page(viewport={"width": 1600, "height": 1000})
+    errors: list[str] = []
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.set_default_timeout(START_MS)
+    opened.goto(server.address, wait_until="domcontentloaded")
+    ready = f"window.app?.graph && window.app.extensions.length > {EXTENSIONS_OF_THE_PAGE}"
+    opened.wait_for_function(ready)
+    opened.wait_for_timeout(2000)
+    yield opened
+    opened.close()
+    assert not errors, errors
+
+
+@pytest.fixture
+def run(page: Page) -> Any:
+    """`run(workflow)` loads a UI-format workflow, presses Run, waits; returns the last event's name and detail."""
+
+    def load_and_press(workflow: dict[str, Any], timeout_s: int = 900) -> dict[str, Any]:
+        page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
+        page.evaluate(
+            """() => { window.ended = null; for (const name of ["execution_success", "execution_error"])
+               window.app.api.addEventListener(name, event => { window.ended = {name, detail: event.detail}; }); }"""
+        )
+        page.get_by_test_id("queue-button").click()
+        page.wait_for_function("window.ended", timeout=timeout_s * 1000)
+        page.wait_for_timeout(1000)
+        return page.evaluate("window.ended")
+
+    return load_and_press
