@@ -1,13 +1,14 @@
 """Our pack in a real server: it loads, its nodes are there, a prompt runs, and the server stays healthy."""
 
 import time
+from typing import Any
 
 from devtools.server import Server
 
 NODES = {"LoadMoAAdapter", "SubjectEncode", "MoATextEncode", "ApplyMoA", "RouterVisualize", "MoALoadMini"}
 
 
-def picture(size: int = 32) -> dict:
+def picture(size: int = 32) -> dict[str, Any]:
     return {
         "1": {"class_type": "EmptyImage", "inputs": {"width": size, "height": size, "batch_size": 1, "color": 255}},
         "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "harness"}},
