@@ -1,8 +1,9 @@
 """Trains MoA Mini's autoencoder, then turns the data set into latents.
 
-Absolute error, squared error (it leads while colours are far off), the absolute error of horizontal and vertical differences (so that the drawn lines stay sharp), a pull of
-the latents towards zero and noise on them (so that latents which are nearly right decode to pictures that are nearly
-right). Crops first, whole pictures for the last fifth: convolutions learn the same from a quarter of the pixels.
+The loss is absolute error, squared error (it leads while colours are far off), the absolute error of horizontal and
+vertical differences (so that drawn lines stay sharp), a pull of the latents towards zero, and noise on them (so that
+latents which are nearly right decode to pictures that are nearly right). Crops first, whole pictures for the last
+fifth: convolutions learn the same from a quarter of the pixels.
 """
 
 import argparse
@@ -17,27 +18,20 @@ from torch.nn import functional
 from ...nodes.mini import build_autoencoder
 from .dataset import COUNTS, SIZE, load
 from .faces import ROOT, WORK
+from .head_start import give_head_start
 from .session import Session, export
 
 WEIGHTS = ROOT / "weights" / "mini"
 PEAK_RATE = 1e-3
 PULL = 1e-3
-NOISE = 0.08
+NOISE = 0.06
+DECODER_ALONE = 0.25  # share of the time in which the encoder stays what its head start made it
 
 
-def new_autoencoder() -> nn.Module:
-    """Fresh weights: He's initialisation, residual branches and colours close to a flat grey."""
+def new_autoencoder(images: np.ndarray) -> nn.Module:
+    """Weights to start from; see `head_start`."""
     model = build_autoencoder()
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            if name.endswith("conv.4"):
-                module.weight.data *= 0.2
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    model.taesd_encoder[-1].weight.data *= 0.5
-    model.taesd_decoder[-1].weight.data *= 0.1
-    nn.init.constant_(model.taesd_decoder[-1].bias, 0.5)
+    give_head_start(model, images)
     model.vae_scale.requires_grad_(False)
     model.vae_shift.requires_grad_(False)
     return model.to(memory_format=torch.channels_last)
@@ -52,7 +46,8 @@ def _batch(images: np.ndarray, whole: bool) -> Tensor:
     count, size = (2, SIZE) if whole else (4, SIZE // 2)
     chosen = torch.randint(len(images), (count,)).tolist()
     corners = torch.randint(SIZE - size + 1, (count, 2)).tolist()
-    return to_tensor(np.stack([images[i, y : y + size, x : x + size] for i, (y, x) in zip(chosen, corners, strict=True)]))
+    crops = [images[i, y : y + size, x : x + size] for i, (y, x) in zip(chosen, corners, strict=True)]
+    return to_tensor(np.stack(crops))
 
 
 def _differences(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,7 +61,8 @@ def loss(model: nn.Module, pictures: Tensor) -> tuple[Tensor, Tensor]:
     error = functional.l1_loss(drawn, pictures)
     pairs = zip(_differences(drawn), _differences(pictures), strict=True)
     sharpness = sum(functional.l1_loss(a, b) for a, b in pairs)
-    return error + sharpness + 4 * functional.mse_loss(drawn, pictures) + PULL * latents.float().square().mean(), error.detach()
+    total = error + 4 * functional.mse_loss(drawn, pictures) + sharpness + PULL * latents.float().square().mean()
+    return total, error.detach()
 
 
 @torch.no_grad()
@@ -97,11 +93,12 @@ def reconstruction_sheet(model: nn.Module) -> float:
 def train(minutes: float) -> nn.Module:
     """Train, or go on training, for so many minutes altogether."""
     torch.manual_seed(0)
-    model = new_autoencoder()
+    images = load("train").images
+    model = new_autoencoder(images[:1000])
     optimiser = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     session = Session(WORK, "vae", minutes, model=model, optimiser=optimiser)
-    images = load("train").images
     while session.progress < 1:
+        model.taesd_encoder.requires_grad_(session.progress > DECODER_ALONE)
         optimiser.param_groups[0]["lr"] = session.rate(PEAK_RATE)
         with torch.autocast("cpu", torch.bfloat16):
             total, error = loss(model, _batch(images, whole=session.progress > 0.8))
