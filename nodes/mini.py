@@ -5,6 +5,7 @@ classes take any width, though: `load_mini` gives the same three objects that Ch
 node of the host works with them.
 """
 
+import json
 from pathlib import Path
 
 import comfy.latent_formats
@@ -32,8 +33,8 @@ TEXT_CONFIG = {
 }
 UNET_CONFIG = {
     "image_size": 16,
-    "in_channels": 16,
-    "out_channels": 16,
+    "in_channels": 32,
+    "out_channels": 32,
     "model_channels": 64,
     "channel_mult": [1, 2, 2],
     "num_res_blocks": [1, 1, 1],
@@ -49,10 +50,13 @@ UNET_CONFIG = {
 }
 
 class MiniLatent(comfy.latent_formats.LatentFormat):
-    """16 channels at an eighth of the picture; `scale_factor` brings them to unit variance."""
+    """32 channels at an eighth of the picture: principal components of 8 x 8 patches.
 
-    latent_channels = 16
-    scale_factor = 1.0
+    The U-Net sees them with unit variance; the autoencoder's side is smaller, because it clamps softly at 3.
+    """
+
+    latent_channels = 32
+    scale_factor = 2.5
 
 
 class Mini(comfy.supported_models_base.BASE):
@@ -87,7 +91,7 @@ def build_text_model(operations: type | None = None) -> comfy.sd1_clip.SD1ClipMo
 
 
 def build_autoencoder() -> TAESD:
-    """The host's tiny autoencoder with 16 latent channels, with whatever is in memory for weights.
+    """The host's tiny autoencoder with 32 latent channels, with whatever is in memory for weights.
 
     It has no normalisation layers, which at this width would wash out the flat colours of drawings.
     """
@@ -115,7 +119,8 @@ def _load_model(path: Path) -> comfy.model_patcher.ModelPatcher:
     dtype = management.unet_dtype(model_params=size, supported_dtypes=Mini.supported_inference_dtypes)
     config = Mini(UNET_CONFIG)
     config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, device, Mini.supported_inference_dtypes))
-    config.latent_format.scale_factor = float(metadata["latent_scale"])
+    config.latent_format.latent_rgb_factors = json.loads(metadata["latent_rgb_factors"])
+    config.latent_format.latent_rgb_factors_bias = json.loads(metadata["latent_rgb_factors_bias"])
     model = config.get_model(weights, device=management.unet_inital_load_device(size, dtype))
     patcher = comfy.model_patcher.ModelPatcher(model, device, management.unet_offload_device())
     model.load_model_weights(weights)

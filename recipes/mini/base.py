@@ -1,4 +1,4 @@
-"""Trains MoA Mini's text encoder and U-Net together, on latents that `vae.py` wrote.
+"""Trains MoA Mini's text encoder and U-Net together, on the latents that `latents.py` wrote.
 
 Plain v-prediction on the host's discrete schedule, every timestep equally often, a tenth of the captions empty so that
 guidance works. What is exported is the exponential moving average of the weights.
@@ -6,6 +6,7 @@ guidance works. What is exported is the exponential moving average of the weight
 
 import argparse
 import copy
+import json
 
 import comfy.ops
 import numpy as np
@@ -17,11 +18,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...nodes.mini import build_unet
 from .dataset import SIZE, load
-from .faces import WORK
+from .faces import WEIGHTS, WORK
+from .latents import decode, preview_factors
 from .scenes import SCENES
 from .session import Session, export, initialise
 from .text import encode_text, new_text_model, text_weights, tokenise
-from .vae import WEIGHTS, decode, load_autoencoder
 
 BATCH = 32
 PEAK_RATE = 1e-3
@@ -54,7 +55,7 @@ def new_model(ids: Tensor) -> tuple[nn.ModuleDict, Tensor]:
 
 
 def velocity_loss(model: nn.ModuleDict, alpha_bar: Tensor, clean: Tensor, tokens: Tensor) -> Tensor:
-    """Mean squared error of the predicted velocity; `clean` `[B, 16, 16, 16]`, `tokens` `[B, 77]`."""
+    """Mean squared error of the predicted velocity; `clean` `[B, 32, 16, 16]`, `tokens` `[B, 77]`."""
     time = torch.randint(len(alpha_bar), (len(clean),))
     signal, noise_share = alpha_bar[time].sqrt().view(-1, 1, 1, 1), (1 - alpha_bar[time]).sqrt().view(-1, 1, 1, 1)
     noise = torch.randn_like(clean)
@@ -65,9 +66,9 @@ def velocity_loss(model: nn.ModuleDict, alpha_bar: Tensor, clean: Tensor, tokens
 
 @torch.no_grad()
 def sample(model: nn.ModuleDict, alpha_bar: Tensor, tokens: Tensor, steps: int = 20, guidance: float = 3.0) -> Tensor:
-    """DDIM with guidance against the empty caption: latents `[B, 16, 16, 16]` of `tokens` `[B, 77]`, seed 0."""
+    """DDIM with guidance against the empty caption: latents `[B, 32, 16, 16]` of `tokens` `[B, 77]`, seed 0."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(len(tokens), 16, 16, 16, generator=generator)
+    x = torch.randn(len(tokens), 32, 16, 16, generator=generator)
     context = encode_text(model["text"], torch.cat((tokens, tokenise([""]).expand_as(tokens))))
     times = torch.linspace(len(alpha_bar) - 1, 0, steps + 1).round().long()
     for now, after in zip(times[:-1], times[1:], strict=True):
@@ -81,14 +82,12 @@ def sample(model: nn.ModuleDict, alpha_bar: Tensor, tokens: Tensor, steps: int =
 
 
 def sample_sheet(model: nn.ModuleDict, alpha_bar: Tensor) -> None:
-    """Write `.mini/base_sheet.png`: each scene with a man, with a woman, with both."""
-    autoencoder, scale = load_autoencoder()
-    model.eval()
+    """Write `.mini/base_sheet.png`: each scene with a man, with a woman, with both, decoded linearly."""
     people = ("a man", "a woman", "a man and a woman")
     tokens = tokenise([f"{who} {place}" for who in people for place in SCENES])
     with torch.autocast("cpu", torch.bfloat16):
         latents = sample(model, alpha_bar, tokens).float()
-    pictures = decode(autoencoder, latents / scale)
+    pictures = (decode(latents) * 255).round().to(torch.uint8).movedim(1, -1).numpy()
     rows = pictures.reshape(len(people), len(SCENES), SIZE, SIZE, 3).transpose(0, 2, 1, 3, 4)
     Image.fromarray(rows.reshape(len(people) * SIZE, len(SCENES) * SIZE, 3)).save(WORK / "base_sheet.png")
 
@@ -96,8 +95,9 @@ def sample_sheet(model: nn.ModuleDict, alpha_bar: Tensor) -> None:
 def export_model(model: nn.ModuleDict, step: int) -> None:
     """Write `unet.safetensors` and `clip.safetensors` to `weights/mini`."""
     metadata = {"format": "moa-mini", "license": "GPL-3.0-or-later", "steps": str(step)}
-    _, scale = load_autoencoder()
-    export(model["unet"].state_dict(), WEIGHTS / "unet.safetensors", {**metadata, "latent_scale": repr(scale)})
+    factors, bias = (json.dumps(torch.round(x, decimals=4).double().tolist()) for x in preview_factors())
+    preview = {"latent_rgb_factors": factors, "latent_rgb_factors_bias": bias}
+    export(model["unet"].state_dict(), WEIGHTS / "unet.safetensors", {**metadata, **preview})
     export(text_weights(model["text"]), WEIGHTS / "clip.safetensors", metadata)
 
 

@@ -19,7 +19,7 @@ from .scenes import SCENES, S
 
 SIZE = 128
 MASK_SIZE = 32
-COUNTS = {"train": 16_000, "validation": 500, "test": 500}
+COUNTS = {"train": 24_000, "validation": 500, "test": 500}
 SEEDS = {"train": 1, "validation": 2, "test": 3}
 RECORD = np.dtype(
     [

@@ -17,6 +17,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / ".mini"
+WEIGHTS = ROOT / "weights" / "mini"
 ARCHIVE = Path(__file__).with_name("faces.jsonl.xz")
 CACHE = WORK / "faces.npy"
 WIDTH, HEIGHT = 96, 144
