@@ -57,7 +57,7 @@ class Call:
     observe: Observe | None
 
     def layer(self, name: str) -> MoALayer | None:
-        return self.layers[name] if name in self.layers else None  # type: ignore[return-value]
+        return self.layers[name] if name in self.layers else None  # noqa: SIM401 (a ModuleDict has no get)
 
     def output_projection(self, name: str) -> Callable[[Tensor], Tensor]:
         """The base model's W_o of a layer, with whatever LoRA the user put on it."""
