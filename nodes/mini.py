@@ -7,6 +7,7 @@ node of the host works with them.
 
 import json
 from pathlib import Path
+from typing import cast
 
 import comfy.latent_formats
 import comfy.model_base
@@ -49,6 +50,7 @@ UNET_CONFIG = {
     "use_temporal_resblock": False,
 }
 
+
 class MiniLatent(comfy.latent_formats.LatentFormat):
     """32 channels at an eighth of the picture: principal components of 8 x 8 patches.
 
@@ -65,6 +67,7 @@ class Mini(comfy.supported_models_base.BASE):
     unet_config = UNET_CONFIG
     unet_extra_config = {"num_heads": -1, "num_head_channels": 32}
     latent_format = MiniLatent
+    custom_operations: type | None = None
 
     def model_type(self, state_dict: dict[str, torch.Tensor], prefix: str = "") -> comfy.model_base.ModelType:
         return comfy.model_base.ModelType.V_PREDICTION
@@ -84,7 +87,7 @@ def build_unet(state_dict: dict[str, torch.Tensor], operations: type | None = No
 
 def build_text_model(operations: type | None = None) -> comfy.sd1_clip.SD1ClipModel:
     """The host's SD1 text encoder at MoA Mini's width, with whatever is in memory for weights."""
-    options = {"clip_l_model_config": TEXT_CONFIG}
+    options: dict[str, object] = {"clip_l_model_config": TEXT_CONFIG}
     if operations is not None:
         options["custom_operations"] = operations
     return comfy.sd1_clip.SD1ClipModel(device="cpu", dtype=torch.float32, model_options=options)
@@ -111,8 +114,14 @@ def grow_vocabulary(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tens
     return full
 
 
-def _load_model(path: Path) -> comfy.model_patcher.ModelPatcher:
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors and header of a safetensors file."""
     weights, metadata = comfy.utils.load_torch_file(str(path), safe_load=True, return_metadata=True)
+    return cast("dict[str, torch.Tensor]", weights), cast("dict[str, str]", metadata)
+
+
+def _load_model(path: Path) -> comfy.model_patcher.ModelPatcher:
+    weights, metadata = _read(path)
     management = comfy.model_management
     device = management.get_torch_device()
     size = comfy.utils.calculate_parameters(weights)
@@ -128,7 +137,7 @@ def _load_model(path: Path) -> comfy.model_patcher.ModelPatcher:
 
 
 def _load_clip(path: Path) -> comfy.sd.CLIP:
-    weights = grow_vocabulary(comfy.utils.load_torch_file(str(path), safe_load=True))
+    weights = grow_vocabulary(_read(path)[0])
     target = comfy.supported_models_base.ClipTarget(comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel)
     size = comfy.utils.calculate_parameters(weights)
     clip = comfy.sd.CLIP(target, parameters=size, model_options={"clip_l_model_config": TEXT_CONFIG})
@@ -138,9 +147,8 @@ def _load_clip(path: Path) -> comfy.sd.CLIP:
 
 def load_mini(folder: Path) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
     """MODEL, CLIP and VAE from `unet.safetensors`, `clip.safetensors` and `vae.safetensors` in `folder`."""
-    vae = comfy.utils.load_torch_file(str(folder / "vae.safetensors"), safe_load=True)
     return (
         _load_model(folder / "unet.safetensors"),
         _load_clip(folder / "clip.safetensors"),
-        comfy.sd.VAE(sd=vae),
+        comfy.sd.VAE(sd=_read(folder / "vae.safetensors")[0]),
     )

@@ -95,7 +95,7 @@ def sample_sheet(model: nn.ModuleDict, alpha_bar: Tensor) -> None:
 def export_model(model: nn.ModuleDict, step: int) -> None:
     """Write `unet.safetensors` and `clip.safetensors` to `weights/mini`."""
     metadata = {"format": "moa-mini", "license": "GPL-3.0-or-later", "steps": str(step)}
-    factors, bias = (json.dumps(torch.round(x, decimals=4).double().tolist()) for x in preview_factors())
+    factors, bias = (json.dumps(x.double().numpy().round(4).tolist()) for x in preview_factors())
     preview = {"latent_rgb_factors": factors, "latent_rgb_factors_bias": bias}
     export(model["unet"].state_dict(), WEIGHTS / "unet.safetensors", {**metadata, **preview})
     export(text_weights(model["text"]), WEIGHTS / "clip.safetensors", metadata)
@@ -120,7 +120,8 @@ class Captions:
 def update_average(average: nn.Module, model: nn.Module, step: int) -> None:
     """Move `average` towards `model`, faster while there have been few steps."""
     share = 1 - min(EMA_DECAY, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), share)
+    for slow, fast in zip(average.parameters(), model.parameters(), strict=True):
+        slow.lerp_(fast, share)
 
 
 def train(minutes: float) -> None:

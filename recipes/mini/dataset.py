@@ -8,6 +8,7 @@ or how they look. Those are for a reference image to say.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import Pool
 from pathlib import Path
 
@@ -111,19 +112,14 @@ def compose(split: str, index: int) -> Picture:
     return Picture(image, masks, record[()])
 
 
-_cache: dict[str, object] = {}
-
-
+@cache
 def _cutouts() -> np.ndarray:
-    if "cutouts" not in _cache:
-        _cache["cutouts"] = load_cutouts()
-    return _cache["cutouts"]
+    return load_cutouts()
 
 
+@cache
 def _nouns() -> list[str]:
-    if "nouns" not in _cache:
-        _cache["nouns"] = [face.noun for face in read_archive()]
-    return _cache["nouns"]
+    return [face.noun for face in read_archive()]
 
 
 def _path(split: str, name: str) -> Path:
@@ -141,7 +137,7 @@ def build(split: str) -> None:
     images = np.lib.format.open_memmap(part, "w+", np.uint8, (count, SIZE, SIZE, 3))
     masks = np.zeros((count, 2, MASK_SIZE, MASK_SIZE), np.uint8)
     records = np.zeros(count, RECORD)
-    _cutouts(), _nouns()  # before the fork, so that both processes share them
+    compose(split, 0)  # fills the caches before the fork, so that both processes share them
     with Pool(2) as pool:
         for index, picture in enumerate(pool.imap(_compose_task, ((split, i) for i in range(count)), chunksize=50)):
             images[index] = picture.image

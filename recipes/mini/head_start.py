@@ -26,6 +26,11 @@ def _clear(conv: nn.Conv2d, rows: int) -> Tensor:
     return conv.weight.data
 
 
+def _bias(conv: nn.Conv2d) -> Tensor:
+    assert conv.bias is not None  # the strided ones and those after an upsampling have none
+    return conv.bias.data
+
+
 def set_encoder(encoder: nn.Sequential) -> None:
     """Make the encoder compute `latents.encode(x) / MiniLatent.scale_factor`."""
     for module in encoder.modules():
@@ -33,7 +38,7 @@ def set_encoder(encoder: nn.Sequential) -> None:
             _clear(module, len(module.weight))
     first, *gathering, project, last = _convolutions(encoder)
     first.weight.data[[0, 1, 2], [0, 1, 2], 1, 1] = 1
-    first.bias.data[3] = 1  # a constant, because the strided convolutions have no bias
+    _bias(first)[3] = 1  # a constant, because the strided convolutions have no bias
     width = constant = 3
     for conv in gathering:
         for corner in range(4):
@@ -52,7 +57,7 @@ def set_encoder(encoder: nn.Sequential) -> None:
     project.weight.data[:CHANNELS, constant, 1, 1] = -lowest
     gain = p["gain"] / MiniLatent.scale_factor
     last.weight.data[range(CHANNELS), range(CHANNELS), 1, 1] = gain
-    last.bias.data = gain * (lowest - p["mean"] @ p["basis"])
+    _bias(last)[:] = gain * (lowest - p["mean"] @ p["basis"])
 
 
 def start_decoder(decoder: nn.Sequential) -> None:
@@ -68,7 +73,7 @@ def start_decoder(decoder: nn.Sequential) -> None:
     colours = p["basis"].reshape(3, PATCH * PATCH, CHANNELS).mean(1) * MiniLatent.scale_factor / p["gain"]
     first, *smoothing, last = _convolutions(decoder)
     _clear(first, 3)[:3, :, 1, 1] = colours
-    first.bias.data[:3] = p["mean"].reshape(3, -1).mean(1)
+    _bias(first)[:3] = p["mean"].reshape(3, -1).mean(1)
     blur = torch.tensor([0.25, 0.5, 0.25])
     for conv in smoothing:
         _clear(conv, 3)[range(3), range(3)] = torch.outer(blur, blur)

@@ -17,7 +17,8 @@ Colour = tuple[int, int, int]
 
 
 def _jitter(rng: Rng, colour: Colour, amount: int = 14) -> Colour:
-    return tuple(int(c) for c in np.clip(np.asarray(colour) + rng.integers(-amount, amount + 1, 3), 0, 255))
+    red, green, blue = np.clip(np.asarray(colour) + rng.integers(-amount, amount + 1, 3), 0, 255)
+    return int(red), int(green), int(blue)
 
 
 def _choose(rng: Rng, colours: list[Colour]) -> Colour:
