@@ -124,7 +124,9 @@ def random_portraits(shard: Shard, chosen: Tensor, generator: Generator) -> tupl
     return torch.stack(mirrored), torch.from_numpy(records["identity"][range(len(who)), who.tolist()].astype(np.int64))
 
 
-def train_judge(name: str, steps: int, loss: Callable[..., Tensor], parameters: list, judges: Judges, rate: float) -> None:
+def train_judge(
+    name: str, steps: int, loss: Callable[..., Tensor], parameters: list, judges: Judges, rate: float
+) -> None:
     """Plain supervised training, one-cycle AdamW, batches of 64."""
     shard, started = load("train"), time.time()
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-2)
@@ -149,7 +151,9 @@ def validate(judges: Judges) -> dict[str, float]:
     pictures, masks = pick(shard, torch.arange(len(shard.records)))
     union = masks.sum(dim=1).clamp(max=1) > 0.5
     seen = judges.people(pictures) > 0.5
-    embeddings, owners = zip(*(random_portraits(shard, torch.arange(len(pictures)), Generator().manual_seed(s)) for s in (1, 2)))
+    embeddings, owners = zip(
+        *(random_portraits(shard, torch.arange(len(pictures)), Generator().manual_seed(s)) for s in (1, 2)), strict=True
+    )
     a, b = (judges.embed(e) for e in embeddings)
     generator, right = Generator().manual_seed(0), []
     for i in range(len(a)):
@@ -161,7 +165,10 @@ def validate(judges: Judges) -> dict[str, float]:
             right.append(float(a[i] @ b[same[0]] > (b[rivals] @ a[i]).max()))
     return {
         "outline_iou": ((seen & union).sum() / (seen | union).sum()).item(),
-        "scene_accuracy": (judges.place(pictures) == torch.from_numpy(shard.records["scene"].astype(np.int64))).float().mean().item(),
+        "scene_accuracy": (judges.place(pictures) == torch.from_numpy(shard.records["scene"].astype(np.int64)))
+        .float()
+        .mean()
+        .item(),
         "identity_rank1_of_20": float(np.mean(right)),
     }
 

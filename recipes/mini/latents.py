@@ -91,4 +91,11 @@ def main(argv: list[str]) -> None:
         np.save(WORK / f"{split}_latents.npy", latents.numpy())
         seen = to_pictures(images[:100])
         error = (decode(latents[:100].float()) - seen).square().mean((1, 2, 3))
-        print(split, tuple(latents.shape), "std", latents.float().std().item(), "psnr", (-10 * error.log10()).mean().item())
+        print(
+            split,
+            tuple(latents.shape),
+            "std",
+            latents.float().std().item(),
+            "psnr",
+            (-10 * error.log10()).mean().item(),
+        )

@@ -78,12 +78,16 @@ class Studio:
         context, extra = torch.cat([c for c, _ in encoded]), dict(encoded[0][1])
         if "model_conds" in extra:
             conds = [e["model_conds"] for _, e in encoded]
-            extra["model_conds"] = {k: type(conds[0][k])(torch.cat([c[k].cond for c in conds])) for k in (SLOTS, FEATURES)}
+            extra["model_conds"] = {
+                k: type(conds[0][k])(torch.cat([c[k].cond for c in conds])) for k in (SLOTS, FEATURES)
+            }
             extra[ENCODER] = self.encoder
         return [[context, extra]]
 
     @torch.no_grad()
-    def paint(self, orders: list[Order], prior_bias: float | None = 0.0, steps: int = STEPS) -> tuple[Tensor, Tensor | None]:
+    def paint(
+        self, orders: list[Order], prior_bias: float | None = 0.0, steps: int = STEPS
+    ) -> tuple[Tensor, Tensor | None]:
         """Paint a batch.
 
         Args: prior_bias: of ApplyMoA; None leaves the adapter out.
