@@ -30,9 +30,6 @@ def use_host() -> None:
     from comfy.cli_args import args
 
     args.cpu = not torch.cuda.is_available()
-    args.use_pytorch_cross_attention = (
-        True  # on a CPU the host's own choice recomputes its chunks in every backward pass
-    )
     args.use_pytorch_cross_attention = True  # the host's choice for CPUs is built to save memory, not time
 
 
