@@ -1,0 +1,122 @@
+"""The three losses against their formulas, written out in loops."""
+
+import pytest
+import torch
+from moa_attention.attention import attention_probabilities
+from moa_attention.layer import Routing
+from moa_attention.losses import (
+    average_prior_route,
+    masked_reconstruction,
+    object_loss,
+    resize,
+    router_loss,
+    subject_attention,
+)
+from torch import Tensor
+
+
+def routing(grid: tuple[int, int], rows: int = 2, width: int = 16, tokens: int = 6) -> Routing:
+    pixels = grid[0] * grid[1]
+    route = torch.softmax(2 * torch.randn(rows, pixels, 2), dim=-1)
+    return Routing(route, torch.randn(rows, pixels, width), torch.randn(rows, tokens, width), grid)
+
+
+def test_reconstruction_counts_inside_the_mask_only():
+    prediction, target = torch.randn(2, 4, 6, 5), torch.randn(2, 4, 6, 5)
+    mask = (torch.rand(2, 1, 6, 5) > 0.5).float()
+    expected = sum(
+        float((mask[b, 0] * (target[b, c] - prediction[b, c])).square().sum()) for b in range(2) for c in range(4)
+    ) / (2 * 4 * 6 * 5)
+    assert float(masked_reconstruction(prediction, target, mask)) == pytest.approx(expected, abs=1e-5)
+    outside = prediction + 9 * (1 - mask)
+    assert torch.equal(masked_reconstruction(outside, target, mask), masked_reconstruction(prediction, target, mask))
+
+
+def test_router_loss_agrees_with_its_formula():
+    maps = [routing((6, 4)), routing((6, 4)), routing((6, 4))]
+    mask = torch.rand(2, 1, 6, 4)
+    expected = 0.0
+    for b in range(2):
+        average = sum(m.route[b, :, 0].reshape(6, 4) for m in maps) / 3
+        expected += float(((1 - mask[b, 0]) * (1 - average)).square().sum()) / 2
+    assert float(router_loss(maps, mask)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_layers_are_averaged_before_they_are_squared():
+    """Two layers that disagree cancel: 1/|L| stands inside the norm."""
+    half = routing((2, 2), rows=1)
+    sure = half._replace(route=torch.tensor([1.0, 0.0]).expand(1, 4, 2))
+    never = half._replace(route=torch.tensor([0.0, 1.0]).expand(1, 4, 2))
+    assert float(router_loss([sure, never], torch.zeros(1, 1, 2, 2))) == pytest.approx(4 * 0.25)
+    assert float(router_loss([sure, never], torch.ones(1, 1, 2, 2))) == 0
+    assert float(router_loss([never], torch.zeros(1, 1, 2, 2))) == pytest.approx(4.0)
+
+
+def test_layers_of_different_grids_count_alike():
+    fine, coarse = routing((8, 4)), routing((4, 2))
+    average = average_prior_route([fine, coarse], (4, 2))
+    assert average.shape == (2, 1, 4, 2)
+    shrunk = resize(fine.route[..., 0].reshape(2, 1, 8, 4), (4, 2))
+    torch.testing.assert_close(average, (shrunk + coarse.route[..., 0].reshape(2, 1, 4, 2)) / 2)
+    assert float(shrunk.mean()) == pytest.approx(float(fine.route[..., 0].mean()), abs=0.03)
+
+
+def reference_object_loss(r: Routing, heads: int, slots: Tensor, masks: Tensor) -> float:
+    """mean(background of A_s) − mean(A_s on s), per head; masks of 0 and 1 on the layer's own grid."""
+    probabilities, rows = attention_probabilities(r.query, r.key, heads), []
+    for b in range(len(slots)):
+        for s in range(masks.shape[1]):
+            if masks[b, s].sum() == 0:
+                continue
+            inside = masks[b, s].flatten() > 0
+            for head in range(heads):
+                looks = probabilities[b, head][:, slots[b] == s + 1].mean(-1)
+                rows.append(float(looks[~inside].mean() - looks[inside].mean()))
+    return sum(rows) / len(rows)
+
+
+def masks_and_slots() -> tuple[Tensor, Tensor]:
+    masks = torch.zeros(2, 2, 6, 4)
+    masks[:, 0, 1:3, 1:3] = 1
+    masks[0, 1, 4:, :] = 1
+    slots = torch.tensor([[0, 1, 0, 2, 0, 1], [0, 0, 1, 0, 0, 0]])
+    return masks, slots
+
+
+def test_object_loss_agrees_with_its_formula():
+    masks, slots = masks_and_slots()
+    layers = [routing((6, 4)), routing((6, 4))]
+    expected = sum(reference_object_loss(r, 4, slots, masks) for r in layers) / 2
+    assert float(object_loss(layers, [4, 4], slots, masks)) == pytest.approx(expected, abs=1e-5)
+    assert abs(expected) > 1e-4
+
+
+def test_object_loss_rewards_looking_at_the_token_inside_the_mask():
+    masks, slots = masks_and_slots()
+    r = routing((6, 4), width=2)
+    key = torch.zeros(2, 6, 2)
+    key[0, [1, 5], 0], key[0, 3, 1], key[1, 2, 0] = 4.0, 4.0, 4.0
+    query = 8 * masks.flatten(2).transpose(1, 2)
+    right = object_loss([r._replace(query=query, key=key)], [1], slots, masks)
+    wrong = object_loss([r._replace(query=query.flip(-1), key=key)], [1], slots, masks)
+    assert right < -0.3
+    assert wrong > right + 0.2
+
+
+def test_copies_of_a_token_are_averaged():
+    r = routing((6, 4), tokens=5)
+    twice = r._replace(key=r.key.repeat(1, 2, 1))
+    slots = torch.tensor([[0, 1, 0, 0, 0]]).expand(2, -1)
+    once = subject_attention(r, slots, 1, 4)
+    assert once.shape == (2, 1, 4, 6, 4)
+    torch.testing.assert_close(subject_attention(twice, slots.repeat(1, 2), 1, 4), once / 2)
+
+
+def test_gradients_reach_router_and_keys():
+    masks, slots = masks_and_slots()
+    r = routing((6, 4))
+    for tensor in (r.route, r.query, r.key):
+        tensor.requires_grad_(True)
+    loss = router_loss([r], masks.amax(1, keepdim=True)) + object_loss([r], [4], slots, masks)
+    loss.backward()
+    assert all(t.grad is not None and t.grad.abs().sum() > 0 for t in (r.route, r.query, r.key))
