@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
             browser.find()
         return testing.main(environment.ensure("dev"), options.suites, passed_on)
     if options.command == "lint":
-        environment.ensure("dev")
+        environment.ensure("dev", "train")
         return testing.lint()
     folder = environment.ensure()
     if options.command == "demo":

@@ -45,7 +45,7 @@ class Server:
         self.base, self.log, self.port = base, base / "server.log", free_port()
         self._python, self._host, self._cpu, self._packs = python, host, cpu, packs
         self._process: subprocess.Popen[bytes] | None = None
-        self._client = uuid.uuid4().hex
+        self.client = uuid.uuid4().hex
 
     @property
     def address(self) -> str:
@@ -144,7 +144,7 @@ class Server:
             ServerError: the server found the prompt invalid; the text is its answer.
         """
         try:
-            return self.post("/prompt", {"prompt": prompt, "client_id": self._client})["prompt_id"]
+            return self.post("/prompt", {"prompt": prompt, "client_id": self.client})["prompt_id"]
         except urllib.error.HTTPError as error:
             raise ServerError(f"ComfyUI refused the prompt: {error.read().decode(errors='replace')}") from None
 
@@ -154,7 +154,7 @@ class Server:
         Raises:
             ServerError: it was refused, failed, was cancelled, or took too long.
         """
-        messages = Messages(self.port, self._client) if progress else None
+        messages = Messages(self.port, self.client) if progress else None
         try:
             history = self.finished(self.submit(prompt), timeout, messages, progress)
         finally:

@@ -6,6 +6,7 @@ from typing import Any
 
 DISPLAY_ONLY = ("Note", "MarkdownNote")
 MUTED, BYPASSED = 2, 4
+UPLOAD_BUTTON = "IMAGEUPLOAD"
 
 
 def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str, Any]:
@@ -41,7 +42,8 @@ def _inputs(node: dict[str, Any], sources: dict[int, list[Any]], options: dict[s
             value = next(values)
             if options.get(name, {}).get("control_after_generate"):
                 next(values)  # "fixed", "randomize", ...: the page's own
-            inputs[name] = value
+            if entry["type"] != UPLOAD_BUTTON:
+                inputs[name] = value
         if entry.get("link") is not None:
             inputs[name] = sources[entry["link"]]
     return inputs

@@ -1,0 +1,68 @@
+"""The example workflow through the HTTP API of a real server: it runs, it can be cancelled, and nothing of that remains."""
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from devtools import demo
+from devtools import host as hosts
+from devtools.server import Server, failure
+from devtools.websocket import Messages
+from devtools.workflow import to_prompt
+
+WORKFLOW = json.loads(demo.WORKFLOW.read_text(encoding="utf-8"))
+
+
+def example(server: Server, *, steps: int, seed: int) -> dict[str, Any]:
+    """The demo's prompt with fewer pictures and steps."""
+    demo.place_references(server.base)
+    prompt = to_prompt(WORKFLOW, server.object_info())
+    for node in prompt.values():
+        if node["class_type"] == "KSampler":
+            node["inputs"].update(steps=steps, seed=seed)
+        if node["class_type"] == "EmptyLatentImage":
+            node["inputs"]["batch_size"] = 1
+    return prompt
+
+
+def pictures(server: Server, history: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Every picture of a run by its node."""
+    return {
+        key: np.asarray(Image.open(io.BytesIO(server.image(output["images"][0]))).convert("RGB"))
+        for key, output in history["outputs"].items()
+    }
+
+
+def test_subjects_change_the_picture_and_the_base_models_stays(server: Server):
+    prompt = example(server, steps=4, seed=1)
+    shown = pictures(server, server.queue(prompt))
+    by_prefix = {n["inputs"]["filename_prefix"]: shown[k] for k, n in prompt.items() if n["class_type"] == "SaveImage"}
+    assert (by_prefix["moa_mini"] != by_prefix["moa_mini_base"]).any()
+
+
+def test_a_cancelled_run_leaves_no_trace(server: Server, tmp_path: Path):
+    messages = Messages(server.port, server.client)
+    seen: list[int] = []
+
+    def cancel_at_third(node: str, step: int, steps: int) -> None:
+        seen.append(step)
+        if step == 3:
+            server.interrupt()
+
+    prompt_id = server.submit(example(server, steps=100, seed=2))
+    cancelled = server.finished(prompt_id, messages=messages, progress=cancel_at_third)
+    messages.close()
+    assert failure(cancelled) == "cancelled"
+    assert max(seen) < 100
+
+    after = pictures(server, server.queue(example(server, steps=4, seed=3)))
+    with Server(hosts.find(), Path(sys.executable), tmp_path, packs=[demo.ROOT], cpu=True) as fresh:
+        expected = pictures(fresh, fresh.queue(example(fresh, steps=4, seed=3)))
+    assert after.keys() == expected.keys()
+    for key, picture in after.items():
+        np.testing.assert_array_equal(picture, expected[key])
