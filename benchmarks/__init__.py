@@ -1,0 +1,1 @@
+"""Measurements beside the base model, each one command: `python dev.py bench`."""
