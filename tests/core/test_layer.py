@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from moa_attention.attention import attend, attention_probabilities
 from moa_attention.config import LayerSpec
 from moa_attention.layer import MoALayer, Routing
 from moa_attention.router import Router, mix
-from torch import Tensor, nn
 
 HEADS = 4
 SELF = LayerSpec("input_1_0_attn1", 0, 32, 32, HEADS, True)

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch import Tensor
+
 from moa_attention.attention import attention_probabilities
 from moa_attention.layer import Routing
 from moa_attention.losses import (
@@ -12,7 +14,6 @@ from moa_attention.losses import (
     router_loss,
     subject_attention,
 )
-from torch import Tensor
 
 
 def routing(grid: tuple[int, int], rows: int = 2, width: int = 16, tokens: int = 6) -> Routing:

@@ -3,9 +3,10 @@
 import math
 
 import torch
+from torch import Tensor
+
 from moa_attention.step import Step
 from moa_attention.subject import SpaceTimeEncoding, SubjectFusion, gather_tokens, place_tokens
-from torch import Tensor
 
 
 def layer_norm(x: Tensor, norm: torch.nn.LayerNorm) -> Tensor:
@@ -18,7 +19,9 @@ def reference_encoding(encode: SpaceTimeEncoding, t: float, place: float) -> Ten
     parts = []
     for x, longest in ((t, 10_000.0), (place, 100.0)):
         wavelengths = [2 * math.pi * (longest / (2 * math.pi)) ** (i / 63) for i in range(64)]
-        parts += [math.sin(2 * math.pi * x / w) for w in wavelengths] + [math.cos(2 * math.pi * x / w) for w in wavelengths]
+        parts += [math.sin(2 * math.pi * x / w) for w in wavelengths] + [
+            math.cos(2 * math.pi * x / w) for w in wavelengths
+        ]
     return torch.tensor(parts) @ encode.project.weight.T + encode.project.bias
 
 
