@@ -17,10 +17,10 @@ if sys.version_info < (3, 10):  # noqa: UP036  (said to whoever starts us with a
 from devtools import browser, demo, environment, host, server, testing
 
 FORWARDED = {
-    "bench": ("benchmarks", "measurements beside the base model, each one command", ()),
-    "eval": ("mini.evaluate", "measure MoA Mini on identities it has never seen", ("train",)),
+    "bench": ("benchmarks.sampling", "what MoA costs beside the base model", ()),
+    "eval": ("recipes.mini.evaluate", "measure MoA Mini on identities it has never seen", ("train",)),
     "train-mini": (
-        "mini.train",
+        "recipes.mini.train",
         "make MoA Mini from nothing (hours on CPU, minutes on a GPU); resumes",
         ("train",),
     ),
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
             parser.error(f"no such tests: {', '.join(sorted(wrong))}; there are {', '.join(testing.SUITES)}")
         if not options.suites or "browser" in options.suites:
             browser.find()
-        return testing.main(environment.ensure("dev"), options.suites, passed_on)
+        return testing.main(environment.ensure("dev", "train"), options.suites, passed_on)
     if options.command == "lint":
         environment.ensure("dev", "train")
         return testing.lint()
@@ -75,7 +75,7 @@ def _forward(command: str, arguments: list[str]) -> int:
     module, _, extras = FORWARDED[command]
     folder = environment.ensure(*extras)
     variables = {**os.environ, "COMFYUI_PATH": str(folder), "HF_HUB_OFFLINE": "1"}
-    run = [str(environment.python()), str(host.ROOT / "recipes" / "run.py"), module, *arguments]
+    run = [str(environment.python()), "-m", "devtools.run_module", module, *arguments]
     return subprocess.run(run, cwd=host.ROOT, env=variables).returncode
 
 
