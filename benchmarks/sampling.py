@@ -17,7 +17,7 @@ import torch
 from ..moa_attention.adapter import MoAAdapter
 from ..moa_attention.config import MoAConfig
 from ..nodes.layers import attention_layers, unet_of
-from ..nodes.patch import PRIOR_ONLY, adapter_patcher, apply_adapter, load_adapter_patcher
+from ..nodes.patch import PRIOR_ONLY, apply_adapter, host_patcher, load_adapter_patcher
 from ..recipes.mini.faces import ROOT
 from ..recipes.mini.studio import WEIGHTS, load_mini
 
@@ -89,7 +89,7 @@ def random_adapter(model):
     config = MoAConfig("sd15", specs, specs[1].context, "clip-vit-large-patch14", 768)
     adapter = MoAAdapter(config, operations=comfy.ops.manual_cast)
     adapter.init_from({layer.spec.name: model.model.diffusion_model.get_submodule(layer.path) for layer in layers})
-    return adapter_patcher(adapter.requires_grad_(False))
+    return host_patcher(adapter.requires_grad_(False))
 
 
 def main(argv: list[str]) -> None:

@@ -7,12 +7,11 @@ node of the host works with them.
 
 import json
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management
-import comfy.model_patcher
 import comfy.ops
 import comfy.sd
 import comfy.sd1_clip
@@ -20,6 +19,8 @@ import comfy.supported_models_base
 import comfy.utils
 import torch
 from comfy.taesd.taesd import TAESD
+
+from .patch import host_patcher
 
 VOCABULARY = 49408
 TOKEN_TABLE = "clip_l.transformer.text_model.embeddings.token_embedding.weight"
@@ -120,7 +121,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     return cast("dict[str, torch.Tensor]", weights), cast("dict[str, str]", metadata)
 
 
-def _load_model(path: Path) -> comfy.model_patcher.ModelPatcher:
+def _load_model(path: Path, disable_dynamic: bool = False) -> Any:
     weights, metadata = _read(path)
     management = comfy.model_management
     device = management.get_torch_device()
@@ -131,8 +132,9 @@ def _load_model(path: Path) -> comfy.model_patcher.ModelPatcher:
     config.latent_format.latent_rgb_factors = json.loads(metadata["latent_rgb_factors"])
     config.latent_format.latent_rgb_factors_bias = json.loads(metadata["latent_rgb_factors_bias"])
     model = config.get_model(weights, device=management.unet_inital_load_device(size, dtype))
-    patcher = comfy.model_patcher.ModelPatcher(model, device, management.unet_offload_device())
+    patcher = host_patcher(model, disable_dynamic)
     model.load_model_weights(weights)
+    patcher.cached_patcher_init = (_load_model, (path,))
     return patcher
 
 
@@ -145,7 +147,7 @@ def _load_clip(path: Path) -> comfy.sd.CLIP:
     return clip
 
 
-def load_mini(folder: Path) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
+def load_mini(folder: Path) -> tuple[Any, comfy.sd.CLIP, comfy.sd.VAE]:
     """MODEL, CLIP and VAE from `unet.safetensors`, `clip.safetensors` and `vae.safetensors` in `folder`."""
     return (
         _load_model(folder / "unet.safetensors"),

@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import comfy.conds
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
@@ -32,7 +31,7 @@ from ..moa_attention.layer import MoALayer, Observe
 from ..moa_attention.step import Step
 from ..moa_attention.trace import Trace
 from .layers import layer_paths
-from .text import FEATURES, SLOTS, subject_encoders
+from .text import FEATURES, SLOTS, check_encoders, complete_conditions
 
 log = logging.getLogger(__name__)
 
@@ -64,14 +63,15 @@ class Call:
         return self.unet.get_submodule(self.paths[name]).to_out
 
 
-# ---------------------------------------------------------------------------------------------------- the adapter's weights
+def host_patcher(module: nn.Module, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """Hand a module's weights to the host: counted, loaded, offloaded and freed with the models.
 
-
-def adapter_patcher(adapter: MoAAdapter) -> comfy.model_patcher.ModelPatcher:
-    """Hand the adapter's weights to the host: counted, loaded, offloaded and freed with the models."""
-    patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
-    return patcher(
-        adapter,
+    `disable_dynamic` asks for the plain patcher where the host streams weights by default; hosts before that have one kind.
+    """
+    plain = comfy.model_patcher.ModelPatcher
+    kind = plain if disable_dynamic else getattr(comfy.model_patcher, "CoreModelPatcher", plain)
+    return kind(
+        module,
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device(),
     )
@@ -80,12 +80,9 @@ def adapter_patcher(adapter: MoAAdapter) -> comfy.model_patcher.ModelPatcher:
 def load_adapter_patcher(path: Path, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
     """Read an adapter file into a patcher that the host can make again by itself (multi-GPU clones, dynamic VRAM)."""
     adapter = load_adapter(path, operations=comfy.ops.manual_cast, assign=True)
-    patcher = adapter_patcher(adapter)
+    patcher = host_patcher(adapter, disable_dynamic)
     patcher.cached_patcher_init = (load_adapter_patcher, (path,))
     return patcher
-
-
-# -------------------------------------------------------------------------------------------------------------- attaching
 
 
 def apply_adapter(
@@ -118,7 +115,7 @@ def apply_adapter(
     record = record or (trace.record if trace is not None else None)
 
     model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(watch_run, encoder, trace))
-    model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, complete_conditions)
+    model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, complete_batch)
     model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, partial(begin_call, paths, prior_bias, window, record))
     model.set_model_attn1_patch(capture_attn1)
     model.set_model_attn2_patch(capture_attn2)
@@ -137,19 +134,11 @@ def detach(model: comfy.model_patcher.ModelPatcher) -> None:
             patches[kind] = [p for p in patches[kind] if p is not ours]
 
 
-# ------------------------------------------------------------------------------------------------------- during sampling
-
-
 def watch_run(encoder: str, trace: Trace | None, executor: Any, *args: Any, **kwargs: Any) -> Any:
     """OUTER_SAMPLE: refuse subjects made for another adapter before any model loads; open and close the trace."""
-    found = subject_encoders(cond for conds in executor.class_obj.conds.values() for cond in conds)
-    if not found:
+    conds = [cond for conds in executor.class_obj.conds.values() for cond in conds]
+    if not check_encoders(conds, encoder):
         log.warning("MoA: no subject on any conditioning of this run; the result is the base model's own.")
-    for other in found - {encoder}:
-        raise ValueError(
-            f"A subject was encoded for image features '{other}', the applied adapter understands '{encoder}'. "
-            "Connect SubjectEncode and ApplyMoA to the same LoadMoAAdapter."
-        )
     if trace is not None:
         trace.begin()
     try:
@@ -159,32 +148,9 @@ def watch_run(encoder: str, trace: Trace | None, executor: Any, *args: Any, **kw
             trace.finish()
 
 
-def complete_conditions(
-    executor: Any, model: Any, conds: list, x_in: Tensor, timestep: Tensor, model_options: dict
-) -> Any:
-    """CALC_COND_BATCH: give every cond a payload of one shape, so that positive and negative stay one batched call.
-
-    Conds without subjects get zero slots; slots grow with a context that was concatenated to.
-    """
-    features = [c["model_conds"][FEATURES].cond for cond in conds for c in cond or () if FEATURES in c["model_conds"]]
-    if not features:
-        return executor(model, conds, x_in, timestep, model_options)
-    count, width = max(f.shape[1] for f in features), features[0].shape[2]
-
-    def complete(cond: dict) -> dict:
-        given = cond["model_conds"]
-        if "c_crossattn" not in given:
-            return cond
-        length = given["c_crossattn"].cond.shape[1]
-        slots = given[SLOTS].cond if SLOTS in given else torch.zeros(1, 0, 1)
-        subjects = given[FEATURES].cond if FEATURES in given else torch.zeros(1, 0, width)
-        slots = nn.functional.pad(slots, (0, 0, 0, length - slots.shape[1]))
-        subjects = nn.functional.pad(subjects, (0, 0, 0, count - subjects.shape[1]))
-        payload = {SLOTS: comfy.conds.CONDCrossAttn(slots), FEATURES: comfy.conds.CONDRegular(subjects)}
-        return {**cond, "model_conds": {**given, **payload}}
-
-    completed = [cond if cond is None else [complete(c) for c in cond] for cond in conds]
-    return executor(model, completed, x_in, timestep, model_options)
+def complete_batch(executor: Any, model: Any, conds: list, *args: Any, **kwargs: Any) -> Any:
+    """CALC_COND_BATCH: give every cond a payload of one shape, so that positive and negative stay one batched call."""
+    return executor(model, complete_conditions(conds), *args, **kwargs)
 
 
 def begin_call(
@@ -306,9 +272,6 @@ OURS = {
     "attn1_output_patch": blend_attn1,
     "attn2_output_patch": blend_attn2,
 }
-
-
-# ------------------------------------------------------------------------------------------------------ outside a sampler
 
 
 def call_with_subjects(

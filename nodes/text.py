@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import comfy.conds
 import torch
+from torch.nn.functional import pad
 
 from .sockets import Subject
 
@@ -103,9 +104,43 @@ def payload(context: torch.Tensor, extra: dict, bindings: Sequence[Binding], fea
     return {"model_conds": {**extra.get("model_conds", {}), **conds}, ENCODER: bindings[0].subject.encoder}
 
 
-def subject_encoders(conds: Iterable[dict]) -> set[str]:
-    """Which image features the subjects on these conds are made of; empty when there is no subject."""
-    return {cond[ENCODER] for cond in conds if ENCODER in cond}
+def check_encoders(conds: Iterable[dict], encoder: str) -> bool:
+    """Whether any of these conds has a subject.
+
+    Raises: ValueError when a subject is made of other image features than the applied adapter understands.
+    """
+    found = {cond[ENCODER] for cond in conds if ENCODER in cond}
+    for other in found - {encoder}:
+        raise ValueError(
+            f"A subject was encoded for image features '{other}', the applied adapter understands '{encoder}'. "
+            "Connect SubjectEncode and ApplyMoA to the same LoadMoAAdapter."
+        )
+    return bool(found)
+
+
+def complete_conditions(conds: list[list[dict] | None]) -> list[list[dict] | None]:
+    """Copies of the sampler's conds in which all carry subjects of one shape; the host batches only what is alike.
+
+    Conds without subjects get zero slots; slots grow with a context that was concatenated to.
+    """
+    features = [c["model_conds"][FEATURES].cond for cond in conds for c in cond or () if FEATURES in c["model_conds"]]
+    if not features:
+        return conds
+    count, width = max(f.shape[1] for f in features), features[0].shape[2]
+
+    def complete(cond: dict) -> dict:
+        given = cond["model_conds"]
+        if "c_crossattn" not in given:
+            return cond
+        length = given["c_crossattn"].cond.shape[1]
+        slots = given[SLOTS].cond if SLOTS in given else torch.zeros(1, 0, 1)
+        subjects = given[FEATURES].cond if FEATURES in given else torch.zeros(1, 0, width)
+        slots = pad(slots, (0, 0, 0, length - slots.shape[1]))
+        subjects = pad(subjects, (0, 0, 0, count - subjects.shape[1]))
+        conds = {SLOTS: comfy.conds.CONDCrossAttn(slots), FEATURES: comfy.conds.CONDRegular(subjects)}
+        return {**cond, "model_conds": {**given, **conds}}
+
+    return [cond if cond is None else [complete(c) for c in cond] for cond in conds]
 
 
 def report(text: str, bindings: Sequence[Binding]) -> str:

@@ -17,7 +17,7 @@ from ...moa_attention.training.config import TrainConfig
 from ...moa_attention.training.loop import train
 from ...nodes.layers import attention_layers, unet_of
 from ...nodes.mini import load_mini
-from ...nodes.patch import adapter_patcher
+from ...nodes.patch import host_patcher
 from ...nodes.text import find_word, position_stream, word_tokens
 from ...nodes.training import HostBase
 from .dataset import MASK_SIZE, load
@@ -124,7 +124,7 @@ def main(argv: list[str]) -> None:
     model, clip, _ = load_mini(WEIGHTS)
     model.model.requires_grad_(False)
     adapter = new_adapter(model)
-    base = HostBase(model, adapter_patcher(adapter))
+    base = HostBase(model, host_patcher(adapter))
     started, path = time.time(), WORK / "adapter.jsonl"
 
     def log(step: int, numbers: dict[str, float]) -> None:
