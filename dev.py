@@ -17,13 +17,9 @@ if sys.version_info < (3, 10):  # noqa: UP036  (said to whoever starts us with a
 from devtools import browser, demo, environment, host, server, testing
 
 FORWARDED = {
-    "bench": ("benchmarks.sampling", "what MoA costs beside the base model", ()),
-    "eval": ("recipes.mini.evaluate", "measure MoA Mini on identities it has never seen", ("train",)),
-    "train-mini": (
-        "recipes.mini.train",
-        "make MoA Mini from nothing (hours on CPU, minutes on a GPU); resumes",
-        ("train",),
-    ),
+    "bench": (["-m", "devtools.run_module", "benchmarks.sampling"], "what MoA costs beside the base model", ()),
+    "eval": (["recipes/run.py", "mini.evaluate"], "measure MoA Mini on identities it has never seen", ("train",)),
+    "train-mini": (["recipes/run.py", "mini.train"], "make MoA Mini from nothing (hours on CPU); resumes", ("train",)),
 }
 
 
@@ -72,10 +68,10 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _forward(command: str, arguments: list[str]) -> int:
-    module, _, extras = FORWARDED[command]
+    program, _, extras = FORWARDED[command]
     folder = environment.ensure(*extras)
     variables = {**os.environ, "COMFYUI_PATH": str(folder), "HF_HUB_OFFLINE": "1"}
-    run = [str(environment.python()), "-m", "devtools.run_module", module, *arguments]
+    run = [str(environment.python()), *program, *arguments]
     return subprocess.run(run, cwd=host.ROOT, env=variables).returncode
 
 
