@@ -57,7 +57,10 @@ def bind(clip: Any, text: str, tokens: dict[str, list], subjects: Sequence[Subje
     """
     bindings: list[Binding] = []
     for subject in subjects:
-        places = find_word(position_stream(tokens), word_tokens(clip, subject.word))
+        wanted = word_tokens(clip, subject.word)
+        if not wanted:
+            raise ValueError(f"'{subject.word}' is no word to the tokenizer. Write a plain word into SubjectEncode.")
+        places = find_word(position_stream(tokens), wanted)
         if len(places) < subject.occurrence:
             seen = f"it occurs {len(places)} time(s)" if places else "it does not occur"
             raise ValueError(
