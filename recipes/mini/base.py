@@ -24,7 +24,7 @@ from .scenes import SCENES
 from .session import Session, export, initialise
 from .text import encode_text, new_text_model, text_weights, tokenise
 
-BATCH = 32
+BATCH = 16
 PEAK_RATE = 1e-3
 EMPTY_RATE = 0.1
 EMA_DECAY = 0.999

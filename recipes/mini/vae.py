@@ -1,9 +1,9 @@
 """Trains the decoder of MoA Mini's autoencoder: from the linear latents to pictures, better than linearly.
 
 The loss is absolute error, squared error (it leads while colours are far off) and the absolute error of horizontal and
-vertical differences, so that drawn lines stay sharp. Noise on the latents teaches the decoder that nearly right latents
-mean nearly right pictures. Crops first, whole pictures for the last fifth: convolutions learn the same from a quarter
-of the pixels. The encoder needs no training (see `head_start.py`).
+vertical differences, so that drawn lines stay sharp. Noise on the latents, up to a quarter of their own spread, makes
+the decoder forgive what the U-Net gets slightly wrong. Crops first, whole pictures for the last fifth: convolutions
+learn the same from a quarter of the pixels. The encoder needs no training (see `head_start.py`).
 """
 
 import argparse
@@ -22,7 +22,7 @@ from .latents import PATCH, to_pictures
 from .session import Session, export
 
 PEAK_RATE = 1e-3
-NOISE = 0.06
+NOISE = 0.16
 GRID = SIZE // PATCH
 
 
