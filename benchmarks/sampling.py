@@ -17,9 +17,9 @@ import torch
 from ..moa_attention.adapter import MoAAdapter
 from ..moa_attention.config import MoAConfig
 from ..nodes.layers import attention_layers, unet_of
+from ..nodes.mini import load_mini
 from ..nodes.patch import PRIOR_ONLY, apply_adapter, host_patcher, load_adapter_patcher
-from ..recipes.mini.faces import ROOT
-from ..recipes.mini.studio import WEIGHTS, load_mini
+from ..recipes.mini.faces import ROOT, WEIGHTS
 
 sys.path.append(str(ROOT / "tests" / "comfy"))
 

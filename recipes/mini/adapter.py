@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Generator, Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...moa_attention.adapter import MoAAdapter
 from ...moa_attention.checkpoint import save_adapter
@@ -23,17 +24,16 @@ from ...nodes.training import HostBase
 from .dataset import MASK_SIZE, load
 from .encoder import FILE as ENCODER
 from .encoder import IMAGE_WIDTH
-from .faces import VARIANTS, WORK, load_cutouts
+from .faces import VARIANTS, WEIGHTS, WORK, load_cutouts
 from .references import draw_references
-from .vae import WEIGHTS
 
 NOUNS = ("man", "woman")
 SUBJECTS = 2
 APPEAR_RATE = 0.9
 """How often a person of a picture is given as a subject (FastComposer's rate); at least one always is."""
 CONFIG = TrainConfig(
-    steps=1500,
-    batch_size=32,
+    steps=2000,
+    batch_size=16,
     learning_rate=1e-3,
     schedule="cosine",
     warmup=100,
@@ -136,7 +136,8 @@ def main(argv: list[str]) -> None:
         return time.time() - started < options.minutes * 60
 
     examples = Examples(clip, adapter.encoder.picture, config.batch_size)
-    trained = train(adapter, base, examples, config, WORK / "adapter_state.safetensors", log, in_time)
+    with sdpa_kernel(SDPBackend.MATH):  # the fused attention's backward pass is slow on a CPU
+        trained = train(adapter, base, examples, config, WORK / "adapter_state.safetensors", log, in_time)
     provenance = {"data": "MoA Mini's own renders, training identities only", "config": vars(config)}
     save_adapter(
         trained, WEIGHTS / "adapter.safetensors", licence="GPL-3.0-or-later", provenance=provenance, dtype=torch.float16

@@ -15,10 +15,9 @@ from ...nodes.mini import load_mini
 from ...nodes.patch import apply_adapter, load_adapter_patcher
 from ...nodes.sockets import Subject
 from ...nodes.text import ENCODER, FEATURES, SLOTS, encode_prompt
-from .faces import ROOT, VARIANTS, rasterise, read_archive
+from .faces import VARIANTS, WEIGHTS, rasterise, read_archive
 
-WEIGHTS = ROOT / "weights" / "mini"
-STEPS, GUIDANCE, SAMPLER, SCHEDULE = 20, 4.0, "dpmpp_2m", "karras"
+STEPS, GUIDANCE, SAMPLER, SCHEDULE = 20, 2.5, "dpmpp_2m", "karras"
 GRID = (16, 16)
 PAPER = np.array([236, 232, 224], np.float32)
 """Colour behind the people of reference pictures."""
