@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...moa_attention.adapter import MoAAdapter
-from ...moa_attention.checkpoint import save_adapter
+from ...moa_attention.checkpoint import load_adapter, save_adapter
 from ...moa_attention.config import EMBEDDED_ENCODER, MoAConfig
 from ...moa_attention.training.base import Batch
 from ...moa_attention.training.config import TrainConfig
@@ -116,6 +116,7 @@ def main(argv: list[str]) -> None:
     """Train, or go on training, and export the averaged adapter to `weights/mini`."""
     parser = argparse.ArgumentParser(prog="mini.adapter", description=__doc__)
     parser.add_argument("--steps", type=int, default=CONFIG.steps)
+    parser.add_argument("--shipped", action="store_true", help="begin with the adapter that is shipped")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long; the next call goes on")
     options = parser.parse_args(argv)
     config = TrainConfig(**{**vars(CONFIG), "steps": options.steps})
@@ -123,7 +124,8 @@ def main(argv: list[str]) -> None:
     torch.manual_seed(config.seed)
     model, clip, _ = load_mini(WEIGHTS)
     model.model.requires_grad_(False)
-    adapter = new_adapter(model)
+    shipped = WEIGHTS / "adapter.safetensors"
+    adapter = load_adapter(shipped).float() if options.shipped else new_adapter(model)
     base = HostBase(model, host_patcher(adapter))
     started, path = time.time(), WORK / "adapter.jsonl"
 
@@ -139,6 +141,4 @@ def main(argv: list[str]) -> None:
     with sdpa_kernel(SDPBackend.MATH):  # the fused attention's backward pass is slow on a CPU
         trained = train(adapter, base, examples, config, WORK / "adapter_state.safetensors", log, in_time)
     provenance = {"data": "MoA Mini's own renders, training identities only", "config": vars(config)}
-    save_adapter(
-        trained, WEIGHTS / "adapter.safetensors", licence="GPL-3.0-or-later", provenance=provenance, dtype=torch.float16
-    )
+    save_adapter(trained, shipped, licence="GPL-3.0-or-later", provenance=provenance, dtype=torch.float16)

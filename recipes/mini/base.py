@@ -12,11 +12,12 @@ import comfy.ops
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ...nodes.mini import build_unet
+from ...nodes.mini import TOKEN_IDS, build_unet
 from .dataset import SIZE, load
 from .faces import WEIGHTS, WORK
 from .latents import decode, preview_factors
@@ -124,12 +125,22 @@ def update_average(average: nn.Module, model: nn.Module, step: int) -> None:
         slow.lerp_(fast, share)
 
 
-def train(minutes: float) -> None:
+def load_shipped(model: nn.ModuleDict) -> None:
+    """Begin with the weights of `weights/mini` instead of fresh ones."""
+    model["unet"].load_state_dict(load_file(WEIGHTS / "unet.safetensors"))
+    words = load_file(WEIGHTS / "clip.safetensors")
+    words.pop(TOKEN_IDS)
+    model["text"].load_state_dict(words, strict=False)  # the word table's index is the captions' own
+
+
+def train(minutes: float, shipped: bool) -> None:
     """Train, or go on training, for so many minutes altogether, exporting on the way."""
     captions = Captions(load("train").records["caption"])
     latents = torch.from_numpy(np.load(WORK / "train_latents.npy"))
     torch.manual_seed(0)
     model, alpha_bar = new_model(captions.ids)
+    if shipped:
+        load_shipped(model)
     average = copy.deepcopy(model).eval().requires_grad_(False)
     optimiser = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     session = Session(WORK, "base", minutes, model=model, average=average, optimiser=optimiser)
@@ -163,6 +174,7 @@ def main(argv: list[str]) -> None:
     """Train for `--minutes`, resuming what `.mini/base.pt` holds."""
     parser = argparse.ArgumentParser(prog="mini.base", description=__doc__)
     parser.add_argument("--minutes", type=float, default=45)
+    parser.add_argument("--shipped", action="store_true", help="begin with the weights that are shipped")
     options = parser.parse_args(argv)
     torch.set_num_threads(2)
-    train(options.minutes)
+    train(options.minutes, options.shipped)

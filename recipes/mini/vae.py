@@ -11,6 +11,7 @@ import argparse
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -73,10 +74,12 @@ def reconstruction_sheet(model: nn.Module) -> float:
     return float((10 * np.log10(255**2 / error)).mean())
 
 
-def train(minutes: float) -> nn.Module:
+def train(minutes: float, shipped: bool) -> nn.Module:
     """Train, or go on training, for so many minutes altogether, exporting on the way."""
     torch.manual_seed(0)
     model = new_autoencoder()
+    if shipped:
+        model.load_state_dict(load_file(WEIGHTS / "vae.safetensors"))
     decoder = model.taesd_decoder
     optimiser = torch.optim.AdamW(decoder.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     session = Session(WORK, "vae", minutes, model=model, optimiser=optimiser)
@@ -112,7 +115,8 @@ def main(argv: list[str]) -> None:
     """Train for `--minutes`, resuming what `.mini/vae.pt` holds, and export."""
     parser = argparse.ArgumentParser(prog="mini.vae", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--shipped", action="store_true", help="begin with the weights that are shipped")
     options = parser.parse_args(argv)
     torch.set_num_threads(2)
-    model = train(options.minutes)
+    model = train(options.minutes, options.shipped)
     print("psnr", reconstruction_sheet(model), flush=True)
