@@ -19,7 +19,7 @@ from typing import Any
 
 from .websocket import Messages
 
-START_SECONDS = 300
+START_SECONDS = 900
 """A busy machine can take minutes to import everything."""
 PACK_FOLDER = "moa-attention"
 
