@@ -32,7 +32,7 @@ SUBJECTS = 2
 APPEAR_RATE = 0.9
 """How often a person of a picture is given as a subject (FastComposer's rate); at least one always is."""
 CONFIG = TrainConfig(
-    steps=2000,
+    steps=1800,
     batch_size=16,
     learning_rate=1e-3,
     schedule="cosine",
@@ -40,6 +40,7 @@ CONFIG = TrainConfig(
     ema_decay=0.995,
     # The paper's λ_r weighs a sum over 64 × 64 latent pixels; here are 16 × 16.
     router_weight=3e-4 * (64 / 16) ** 2,
+    router_delay=250,
     object_weight=1e-2,
 )
 

@@ -166,7 +166,7 @@ def test_every_adapter_weight_gets_a_gradient_and_no_base_weight():
     adapter, base = setup()
     for parameter in adapter.parameters():
         nn.init.normal_(parameter, std=0.2)
-    loss, _ = objective(adapter, base, draw(Generator().manual_seed(0)), config(1), Generator().manual_seed(0))
+    loss, _ = objective(adapter, base, draw(Generator().manual_seed(0)), config(1), 0, Generator().manual_seed(0))
     loss.backward()
     assert [n for n, p in adapter.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
     assert all(p.grad is None for p in base.parameters())
@@ -208,3 +208,9 @@ def test_references_are_pictures_or_features():
     adapter.encoder = None
     with pytest.raises(ValueError, match="references are pictures"):
         encode_references(adapter, torch.rand(2, 3, 3, 64, 64))
+
+
+def test_router_loss_waits_and_rises():
+    waiting = TrainConfig(steps=9, router_weight=2.0, router_delay=10)
+    assert [waiting.router_weight_at(step) for step in (0, 10, 15, 20, 99)] == [0.0, 0.0, 1.0, 2.0, 2.0]
+    assert TrainConfig(steps=9, router_weight=2.0).router_weight_at(0) == 2.0
