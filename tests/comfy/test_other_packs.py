@@ -96,7 +96,8 @@ def test_the_other_nodes_do_something(family: Family):
     """Otherwise the test above would prove nothing."""
     base = run(family, family.model, None)
     silent = [name for name, other in OTHERS.items() if torch.equal(run(family, other(family.model), None), base)]
-    assert silent == []
+    # The host's ToMe merges at full resolution only, where SDXL has no attention.
+    assert silent == (["ToMe"] if family.name == "sdxl" else [])
 
 
 def test_order_does_not_matter_where_theirs_brackets_attention(family: Family):
