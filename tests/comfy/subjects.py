@@ -51,9 +51,9 @@ class Family:
         return host.sample(model, positive, negative, host.empty_latent(*size), **options)
 
     def attach(self, model: Any = None, adapter: Adapter | None = None, **options: Any) -> Any:
-        adapter = adapter or self.adapter
+        chosen = self.adapter if adapter is None else adapter
         model = self.model if model is None else model
-        return patch.apply_adapter(model, adapter.patcher, encoder=adapter.encoder, **options)
+        return patch.apply_adapter(model, chosen.patcher, encoder=chosen.encoder, **options)
 
 
 def picture(seed: int) -> Tensor:

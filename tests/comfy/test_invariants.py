@@ -110,7 +110,7 @@ def test_applying_twice_means_the_second(family: Family, personal: Tensor):
     assert len(twice.get_additional_models_with_key(patch.KEY)) == 1
 
 
-def call(family: Family, features: Tensor, slots: Tensor) -> Tensor:
+def call(family: Family, features: Tensor | None, slots: Tensor) -> Tensor:
     """One call of four rows; the slots decide which have subjects."""
     generator = torch.Generator().manual_seed(3)
     x, context = torch.randn(4, 4, 8, 8, generator=generator), torch.randn(4, 77, family.context, generator=generator)

@@ -47,7 +47,8 @@ def test_layer_agrees_with_the_equations(spec: LayerSpec, own_output: bool):
     layer, shared = random_layer(spec, own_output), nn.Linear(32, 32)
     z, prior = torch.randn(3, 15, 32), torch.randn(3, 15, 32)
     c = torch.randn(3, 7, 24) if spec.is_cross else z
-    out = layer.to_out if own_output else shared
+    out = layer.to_out or shared
+    assert (out is shared) != own_output
     expected = reference_layer(layer, z, c, prior, out)
     assert (layer(z, c, prior, shared, (3, 5)) - expected).abs().max() < 1e-5
     assert (expected - prior).abs().max() > 0.1

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -70,7 +71,7 @@ def setup() -> tuple[MoAAdapter, ToyBase]:
     torch.manual_seed(0)
     adapter = MoAAdapter(CONFIG)
     base = ToyBase(adapter)
-    adapter.init_from(base.attentions)
+    adapter.init_from(dict(base.attentions.items()))
     return adapter, base
 
 
@@ -83,7 +84,7 @@ def draw(generator: Generator) -> Batch:
     return Batch(latents, context, slots, torch.rand(2, 2, 3, 64, 64, generator=generator), masks)
 
 
-def config(steps: int, **options: object) -> TrainConfig:
+def config(steps: int, **options: Any) -> TrainConfig:
     return TrainConfig(steps=steps, batch_size=2, learning_rate=1e-2, precision="float32", **options)
 
 
