@@ -23,7 +23,14 @@ class MoAAdapter(nn.Module):
         operations: where layers come from: the host's casting operations, or `torch.nn`.
     """
 
-    def __init__(self, config: MoAConfig, *, operations: ModuleType | type = nn, device=None, dtype=None):
+    def __init__(
+        self,
+        config: MoAConfig,
+        *,
+        operations: ModuleType | type = nn,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
         super().__init__()
         place = {"operations": operations, "device": device, "dtype": dtype}
         self.config = config
@@ -40,6 +47,7 @@ class MoAAdapter(nn.Module):
         Raises: KeyError when the base model lacks a layer.
         """
         for name, layer in self.layers.items():
+            assert isinstance(layer, MoALayer)
             layer.init_from(attentions[name])
         self.fusion.zero()
 

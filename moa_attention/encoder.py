@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -16,7 +17,14 @@ class ImageEncoder(nn.Module):
     picture = 64
     """Side of the square picture it looks at, in pixels."""
 
-    def __init__(self, image_width: int, *, operations: ModuleType | type = nn, device=None, dtype=None):
+    def __init__(
+        self,
+        image_width: int,
+        *,
+        operations: ModuleType | type = nn,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
         super().__init__()
         place = {"device": device, "dtype": dtype}
         widths = (3, *WIDTHS)

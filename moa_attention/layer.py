@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from .attention import attend
@@ -38,7 +39,13 @@ class MoALayer(nn.Module):
     """
 
     def __init__(
-        self, spec: LayerSpec, own_output: bool, *, operations: ModuleType | type = nn, device=None, dtype=None
+        self,
+        spec: LayerSpec,
+        own_output: bool,
+        *,
+        operations: ModuleType | type = nn,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__()
         place = {"device": device, "dtype": dtype}

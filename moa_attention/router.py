@@ -18,7 +18,14 @@ class Router(nn.Module):
     output starts as the base model's.
     """
 
-    def __init__(self, hidden: int, *, operations: ModuleType | type = nn, device=None, dtype=None):
+    def __init__(
+        self,
+        hidden: int,
+        *,
+        operations: ModuleType | type = nn,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
         super().__init__()
         self.project = operations.Linear(hidden, 2, device=device, dtype=dtype)
 

@@ -22,7 +22,14 @@ def sinusoids(x: Tensor, longest: float) -> Tensor:
 class SpaceTimeEncoding(nn.Module):
     """PE(t, l) of eq. 9, R² -> R^width: sinusoids of the timestep and of the layer, then one learned projection."""
 
-    def __init__(self, width: int, *, operations: ModuleType | type = nn, device=None, dtype=None):
+    def __init__(
+        self,
+        width: int,
+        *,
+        operations: ModuleType | type = nn,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
         super().__init__()
         self.project = operations.Linear(4 * FREQUENCIES, width, device=device, dtype=dtype)
 
@@ -43,7 +50,13 @@ class SubjectFusion(nn.Module):
     """
 
     def __init__(
-        self, image_width: int, text_width: int, *, operations: ModuleType | type = nn, device=None, dtype=None
+        self,
+        image_width: int,
+        text_width: int,
+        *,
+        operations: ModuleType | type = nn,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__()
         place = {"device": device, "dtype": dtype}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
@@ -36,12 +36,14 @@ def unet_of(base: nn.Module) -> UNetModel:
 
 def transformer_blocks(unet: UNetModel) -> Iterator[tuple[str, str, nn.Module]]:
     """(name, submodule path, block) in execution order; nothing about any model family is written down here."""
-    stages = [("input", i, f"input_blocks.{i}", block) for i, block in enumerate(unet.input_blocks)]
+    stages = [
+        ("input", i, f"input_blocks.{i}", block) for i, block in enumerate(cast("nn.ModuleList", unet.input_blocks))
+    ]
     if unet.middle_block is not None:
         stages.append(("middle", 0, "middle_block", unet.middle_block))
     stages += [("output", i, f"output_blocks.{i}", block) for i, block in enumerate(unet.output_blocks)]
     for stage, number, path, layers in stages:
-        for i, layer in enumerate(layers):
+        for i, layer in enumerate(cast("nn.Sequential", layers)):
             if isinstance(layer, SpatialTransformer):
                 for j, block in enumerate(layer.transformer_blocks):
                     yield f"{stage}_{number}_{j}", f"{path}.{i}.transformer_blocks.{j}", block

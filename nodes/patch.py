@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import comfy.model_management
 import comfy.model_patcher
@@ -56,11 +56,11 @@ class Call:
     observe: Observe | None
 
     def layer(self, name: str) -> MoALayer | None:
-        return self.layers[name] if name in self.layers else None  # noqa: SIM401 (a ModuleDict has no get)
+        return cast("MoALayer", self.layers[name]) if name in self.layers else None
 
     def output_projection(self, name: str) -> Callable[[Tensor], Tensor]:
         """The base model's W_o of a layer, with whatever LoRA the user put on it."""
-        return self.unet.get_submodule(self.paths[name]).to_out
+        return cast("nn.Module", self.unet.get_submodule(self.paths[name]).to_out)
 
 
 def host_patcher(module: nn.Module, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
@@ -110,7 +110,7 @@ def apply_adapter(
     model = model.clone()
     detach(model)
     model.set_additional_models(KEY, [adapter])
-    sampling = model.get_model_object("model_sampling")
+    sampling = cast("Any", model.get_model_object("model_sampling"))
     window = None if (start, end) == (0.0, 1.0) else (sampling.percent_to_sigma(start), sampling.percent_to_sigma(end))
     record = record or (trace.record if trace is not None else None)
 
@@ -174,7 +174,15 @@ def begin_call(
     patcher = base.current_patcher
     # The payload lies on the CPU, so choosing rows waits for no device. A narrowed window costs one read of sigma a step.
     rows = None if slots is None else slots.squeeze(-1).any(dim=1).nonzero().squeeze(-1)
-    if rows is not None and len(rows) and patcher is not None and prior_bias < PRIOR_ONLY and in_window(t, window):
+    if (
+        c_crossattn is not None
+        and slots is not None
+        and rows is not None
+        and len(rows)
+        and patcher is not None
+        and prior_bias < PRIOR_ONLY
+        and in_window(t, window)
+    ):
         adapter: MoAAdapter = patcher.get_additional_models_with_key(KEY)[0].model
         device, dtype = x.device, base.get_dtype_inference()
         everybody = len(rows) == len(x)

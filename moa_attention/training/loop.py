@@ -68,4 +68,6 @@ def train(
         if step % config.save_every == 0:
             save_state(state, step, adapter, average, optimiser)
     save_state(state, step, adapter, average, optimiser)
-    return average.module.eval().requires_grad_(False)
+    trained = average.module.eval().requires_grad_(False)
+    assert isinstance(trained, MoAAdapter)
+    return trained

@@ -55,6 +55,7 @@ def new_adapter(model) -> MoAAdapter:
     text_width = next(spec.context for spec in specs if spec.is_cross)
     adapter = MoAAdapter(MoAConfig("moa-mini", specs, text_width, EMBEDDED_ENCODER, IMAGE_WIDTH))
     adapter.init_from({layer.spec.name: model.model.diffusion_model.get_submodule(layer.path) for layer in layers})
+    assert adapter.encoder is not None
     adapter.encoder.load_state_dict(load_file(ENCODER))
     return adapter
 
@@ -138,6 +139,7 @@ def main(argv: list[str]) -> None:
     def in_time() -> bool:
         return time.time() - started < options.minutes * 60
 
+    assert adapter.encoder is not None
     examples = Examples(clip, adapter.encoder.picture, config.batch_size)
     with sdpa_kernel(SDPBackend.MATH):  # the fused attention's backward pass is slow on a CPU
         trained = train(adapter, base, examples, config, WORK / "adapter_state.safetensors", log, in_time)

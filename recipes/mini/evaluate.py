@@ -131,6 +131,7 @@ def evaluate(cases_wanted: int) -> tuple[dict[str, float], Tensor]:
     prior, _ = paint_all(studio, wanted, None)
     ours, routes = paint_all(studio, wanted, 0.0)
     pinned, _ = paint_all(studio, wanted, PINNED)
+    assert routes is not None
     pairs = orders(studio, people, doubles)
     prior_pairs, _ = paint_all(studio, pairs, None)
     our_pairs, _ = paint_all(studio, pairs, 0.0)

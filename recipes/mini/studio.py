@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from ...moa_attention.reference import prepare_reference
 from ...moa_attention.trace import Trace, average_map
 from ...nodes.load import encoder_identity
-from ...nodes.mini import load_mini
+from ...nodes.mini import MiniLatent, load_mini
 from ...nodes.patch import apply_adapter, load_adapter_patcher
 from ...nodes.sockets import Subject
 from ...nodes.text import ENCODER, FEATURES, SLOTS, encode_prompt
@@ -96,7 +96,12 @@ class Studio:
         model = self.model
         if prior_bias is not None:
             model = apply_adapter(model, self.adapter, encoder=self.encoder, prior_bias=prior_bias, trace=trace)
-        noise = torch.cat([torch.randn(1, 16, *GRID, generator=Generator().manual_seed(o.seed)) for o in orders])
+        noise = torch.cat(
+            [
+                torch.randn(1, MiniLatent.latent_channels, *GRID, generator=Generator().manual_seed(o.seed))
+                for o in orders
+            ]
+        )
         negative = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(""))
         latent = comfy.sample.sample(
             model, noise, steps, GUIDANCE, SAMPLER, SCHEDULE, self.condition(orders), negative, torch.zeros_like(noise),
