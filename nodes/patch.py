@@ -4,8 +4,7 @@ Capture first, blend last. `attnN_patch` remembers the normed hidden state and t
 `attnN_output_patch` blends the personalised branch into whatever attention the host and other packs produced. Nothing is
 replaced or monkey-patched, so dropping the cloned model removes everything.
 
-What travels: subjects ride on the CONDITIONING as `model_conds` (nodes/text.py), the host batches them row by row; the
-APPLY_MODEL wrapper turns them into one immutable `Call` per U-Net call, found by the patches in transformer_options.
+Subjects ride on the CONDITIONING (nodes/text.py); the APPLY_MODEL wrapper makes them one immutable `Call` per U-Net call.
 """
 
 from __future__ import annotations
@@ -168,21 +167,14 @@ def begin_call(
     **kwargs: Any,
 ) -> Tensor:
     """APPLY_MODEL: turn the rows' payload into this call's state, once, and put it where the patches look."""
-    slots, features = kwargs.pop(SLOTS, None), kwargs.pop(FEATURES, None)
+    slots, features = (cast("Any", kwargs.pop(name, None)) for name in (SLOTS, FEATURES))
     options = transformer_options or {}
     base = executor.class_obj
     patcher = base.current_patcher
     # The payload lies on the CPU, so choosing rows waits for no device. A narrowed window costs one read of sigma a step.
-    rows = None if slots is None else slots.squeeze(-1).any(dim=1).nonzero().squeeze(-1)
-    if (
-        c_crossattn is not None
-        and slots is not None
-        and rows is not None
-        and len(rows)
-        and patcher is not None
-        and prior_bias < PRIOR_ONLY
-        and in_window(t, window)
-    ):
+    wanted = slots is not None and patcher is not None and prior_bias < PRIOR_ONLY and in_window(t, window)
+    rows = slots.squeeze(-1).any(dim=1).nonzero().squeeze(-1) if wanted else torch.empty(0, dtype=torch.long)
+    if len(rows) and c_crossattn is not None:
         adapter: MoAAdapter = patcher.get_additional_models_with_key(KEY)[0].model
         device, dtype = x.device, base.get_dtype_inference()
         everybody = len(rows) == len(x)
