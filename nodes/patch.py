@@ -167,13 +167,15 @@ def begin_call(
     **kwargs: Any,
 ) -> Tensor:
     """APPLY_MODEL: turn the rows' payload into this call's state, once, and put it where the patches look."""
-    slots, features = (cast("Any", kwargs.pop(name, None)) for name in (SLOTS, FEATURES))
+    payload: dict[str, Any] = {name: kwargs.pop(name, None) for name in (SLOTS, FEATURES)}
+    slots, features = payload[SLOTS], payload[FEATURES]
     options = transformer_options or {}
     base = executor.class_obj
-    patcher = base.current_patcher
+    patcher: Any = base.current_patcher
     # The payload lies on the CPU, so choosing rows waits for no device. A narrowed window costs one read of sigma a step.
-    wanted = slots is not None and patcher is not None and prior_bias < PRIOR_ONLY and in_window(t, window)
-    rows = slots.squeeze(-1).any(dim=1).nonzero().squeeze(-1) if wanted else torch.empty(0, dtype=torch.long)
+    if slots is None or patcher is None or prior_bias >= PRIOR_ONLY or not in_window(t, window):
+        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+    rows = slots.squeeze(-1).any(dim=1).nonzero().squeeze(-1)
     if len(rows) and c_crossattn is not None:
         adapter: MoAAdapter = patcher.get_additional_models_with_key(KEY)[0].model
         device, dtype = x.device, base.get_dtype_inference()
