@@ -58,11 +58,12 @@ def columns(prompt: dict[str, Any]) -> dict[str, tuple[int, int]]:
 
 
 def draw(page: Page, prompt: dict[str, Any], name: str) -> dict[str, Any]:
-    """The UI-format workflow of a prompt; leaves it on the page's canvas."""
+    """The UI-format workflow of a prompt, whole in view; leaves it on the page's canvas."""
     page.evaluate("([prompt, name]) => window.app.loadApiJson(prompt, name)", [prompt, name])
     page.wait_for_timeout(500)
     page.evaluate(PLACE, columns(prompt))
-    page.wait_for_timeout(500)
+    page.evaluate("window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    page.wait_for_timeout(1500)
     return page.evaluate("window.app.graph.serialize()")
 
 
@@ -82,8 +83,6 @@ def main(files: list[str]) -> None:
                 workflow = draw(page, json.loads(file.read_text(encoding="utf-8")), file.stem)
                 target = demo.EXAMPLES / file.name
                 target.write_text(json.dumps(workflow, indent=1) + "\n", encoding="utf-8")
-                page.evaluate("window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-                page.wait_for_timeout(1500)
                 page.screenshot(path=str(demo.BASE / f"{file.stem}.png"))
                 print(f"Wrote {target}")
             chromium.close()

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import comfy.model_sampling
-import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ..moa_attention.training.base import Batch, Record
 from .patch import call_with_subjects
@@ -20,9 +19,9 @@ class HostBase:
         self.adapter = adapter
         self.sampling = model.get_model_object("model_sampling")
 
-    def draw_sigma(self, count: int, generator: Generator) -> Tensor:
-        steps = torch.randint(0, len(self.sampling.sigmas), (count,), generator=generator)
-        return self.sampling.sigmas[steps.to(self.sampling.sigmas.device)].to(self.model.load_device)
+    def sigma_at(self, share: Tensor) -> Tensor:
+        sigmas = self.sampling.sigmas.to(self.model.load_device)
+        return sigmas[(share.to(sigmas.device) * len(sigmas)).long().clamp(max=len(sigmas) - 1)]
 
     def add_noise(self, latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         return self.sampling.noise_scaling(sigma[:, None, None, None], noise, latents)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ..layer import Observe
 
@@ -33,8 +33,8 @@ class Batch:
 class Base(Protocol):
     """A frozen base model with an adapter attached to it."""
 
-    def draw_sigma(self, count: int, generator: Generator) -> Tensor:
-        """Noise levels of uniformly drawn timesteps: -> (B,)."""
+    def sigma_at(self, share: Tensor) -> Tensor:
+        """Noise levels at shares of the way from the first timestep to the last (noisiest), in [0,1): (B,) -> (B,)."""
         ...
 
     def add_noise(self, latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:

@@ -24,6 +24,9 @@ class TrainConfig:
     """Steps in which the learning rate rises from nothing (ours)."""
     weight_decay: float = 1e-2
     """Of AdamW (ours: FastComposer's)."""
+    noisiness: float = 1.0
+    """Timesteps t are drawn with density ∝ t^(noisiness − 1): 1 draws them evenly, more prefers the noisy ones (ours).
+    Who somebody is gets decided while a picture is mostly noise; below that a base model sees it for itself."""
     router_weight: float = ROUTER_WEIGHT
     """λ_r."""
     router_delay: int = 0

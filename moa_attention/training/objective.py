@@ -22,6 +22,11 @@ def encode_references(adapter: MoAAdapter, references: Tensor) -> Tensor:
     return adapter.encoder(references.flatten(0, 1)).unflatten(0, references.shape[:2])
 
 
+def draw_timesteps(count: int, config: TrainConfig, generator: Generator) -> Tensor:
+    """Timesteps as shares of the schedule in [0,1), with density ∝ share^(noisiness − 1) -> (B,)."""
+    return torch.rand(count, generator=generator) ** (1 / config.noisiness)
+
+
 def objective(
     adapter: MoAAdapter, base: Base, batch: Batch, config: TrainConfig, step: int, generator: Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -31,7 +36,7 @@ def objective(
     def record(_sigma: Tensor, _images: Tensor) -> Observe:
         return routings.__setitem__
 
-    sigma = base.draw_sigma(len(batch.latents), generator)
+    sigma = base.sigma_at(draw_timesteps(len(batch.latents), config, generator))
     noise = torch.randn(batch.latents.shape, generator=generator).to(batch.latents)
     noisy = base.add_noise(batch.latents, noise, sigma)
     with torch.autocast(noisy.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):

@@ -32,15 +32,14 @@ SUBJECTS = 2
 APPEAR_RATE = 0.9
 """How often a person of a picture is given as a subject (FastComposer's rate); at least one always is."""
 CONFIG = TrainConfig(
-    steps=3000,
+    steps=9000,
     batch_size=16,
     learning_rate=1e-3,
     schedule="cosine",
     warmup=100,
-    ema_decay=0.995,
-    # Three times the paper's: its sum runs over 64 × 64 latent pixels, ours over 16 × 16.
-    router_weight=1e-3,
-    router_delay=1000,
+    ema_decay=0.998,
+    noisiness=2,
+    router_delay=1500,
     object_weight=1e-2,
 )
 

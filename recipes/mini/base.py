@@ -176,5 +176,4 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--shipped", action="store_true", help="begin with the weights that are shipped")
     options = parser.parse_args(argv)
-    torch.set_num_threads(2)
     train(options.minutes, options.shipped)

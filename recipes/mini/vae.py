@@ -117,6 +117,5 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--shipped", action="store_true", help="begin with the weights that are shipped")
     options = parser.parse_args(argv)
-    torch.set_num_threads(2)
     model = train(options.minutes, options.shipped)
     print("psnr", reconstruction_sheet(model), flush=True)

@@ -70,7 +70,6 @@ def run(page: Page) -> Any:
         )
         page.get_by_test_id("queue-button").click()
         page.wait_for_function("window.ended", timeout=timeout_s * 1000)
-        page.wait_for_timeout(1000)
         return page.evaluate("window.ended")
 
     return load_and_press

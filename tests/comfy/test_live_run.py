@@ -49,13 +49,13 @@ def test_a_cancelled_run_leaves_no_trace(server: Server, tmp_path: Path):
     messages = Messages(server.port, server.client)
     seen: list[int] = []
 
-    def cancel_at_third(node: str, step: int, steps: int) -> None:
-        seen.append(step)
-        if step == 3:
+    def cancel_from_third(node: str, step: int, steps: int) -> None:  # the server may leave steps out of its report
+        if step >= 3 and max(seen, default=0) < 3:
             server.interrupt()
+        seen.append(step)
 
     prompt_id = server.submit(example(server, steps=100, seed=2))
-    cancelled = server.finished(prompt_id, messages=messages, progress=cancel_at_third)
+    cancelled = server.finished(prompt_id, messages=messages, progress=cancel_from_third)
     messages.close()
     assert failure(cancelled) == "cancelled"
     assert max(seen) < 100

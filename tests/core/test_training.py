@@ -15,7 +15,7 @@ from moa_attention.config import EMBEDDED_ENCODER
 from moa_attention.training.base import Batch, Record
 from moa_attention.training.config import TrainConfig
 from moa_attention.training.loop import learning_rate, train
-from moa_attention.training.objective import encode_references, objective
+from moa_attention.training.objective import draw_timesteps, encode_references, objective
 
 LAYERS = (LayerSpec("middle_0_0_attn1", 0, 16, 16, 2, True), LayerSpec("middle_0_0_attn2", 0, 16, 12, 2, True))
 CONFIG = MoAConfig("toy", LAYERS, 12, EMBEDDED_ENCODER, 8)
@@ -46,8 +46,8 @@ class ToyBase(nn.Module):
         self.requires_grad_(False)
         self.adapter = [adapter]
 
-    def draw_sigma(self, count: int, generator: Generator) -> Tensor:
-        return torch.rand(count, generator=generator) + 0.5
+    def sigma_at(self, share: Tensor) -> Tensor:
+        return share + 0.5
 
     def add_noise(self, latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         return latents + noise * sigma[:, None, None, None]
@@ -147,13 +147,21 @@ def test_training_lowers_the_loss_on_one_batch(tmp_path: Path):
     adapter, base = setup()
     losses: list[dict[str, float]] = []
     fixed = draw(Generator().manual_seed(3))
-    base.draw_sigma = lambda count, generator: torch.ones(count)
+    base.sigma_at = lambda share: torch.ones(len(share))
     base.add_noise = lambda latents, noise, sigma: latents
     train(adapter, base, lambda _: fixed, config(12), tmp_path / "state", lambda _, n: losses.append(n))
     assert losses[-1]["reconstruction"] < losses[0]["reconstruction"]
     assert losses[-1]["loss"] < 0.95 * losses[0]["loss"]
     assert set(losses[0]) >= {"gradient_norm", "router", "object", "prior_outside", "personal_inside"}
     assert losses[0]["prior_outside"] == pytest.approx(0.5)
+
+
+def test_noisiness_prefers_noisy_timesteps():
+    generator = Generator().manual_seed(0)
+    even, noisy = (draw_timesteps(4000, config(1, noisiness=n), generator) for n in (1.0, 2.0))
+    assert even.mean().item() == pytest.approx(1 / 2, abs=0.02)
+    assert noisy.mean().item() == pytest.approx(2 / 3, abs=0.02)
+    assert noisy.min() >= 0 and noisy.max() < 1
 
 
 def test_router_weight_sends_the_background_to_the_prior(tmp_path: Path):
