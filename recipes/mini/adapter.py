@@ -4,6 +4,7 @@ import argparse
 import json
 import time
 
+import comfy.model_management
 import numpy as np
 import torch
 from safetensors.torch import load_file
@@ -26,6 +27,7 @@ from .encoder import FILE as ENCODER
 from .encoder import IMAGE_WIDTH
 from .faces import VARIANTS, WEIGHTS, WORK, load_cutouts
 from .references import draw_references
+from .session import DEVICE
 
 NOUNS = ("man", "woman")
 SUBJECTS = 2
@@ -105,11 +107,11 @@ class Examples:
         masks = torch.nn.functional.avg_pool2d(masks, MASK_SIZE // self.latents.shape[-1]) * present[..., None, None]
         rows = torch.from_numpy(self.prompts.row)[chosen]
         return Batch(
-            latents=torch.from_numpy(self.latents[chosen.numpy()]).float(),
-            context=self.prompts.context[rows],
-            slots=self.prompts.slots(rows, present),
-            references=references.unflatten(0, drawing.shape),
-            masks=masks,
+            latents=torch.from_numpy(self.latents[chosen.numpy()]).float().to(DEVICE),
+            context=self.prompts.context[rows].to(DEVICE),
+            slots=self.prompts.slots(rows, present).to(DEVICE),
+            references=references.unflatten(0, drawing.shape).to(DEVICE),
+            masks=masks.to(DEVICE),
         )
 
 
@@ -127,7 +129,8 @@ def main(argv: list[str]) -> None:
     model.model.requires_grad_(False)
     shipped = WEIGHTS / "adapter.safetensors"
     adapter = load_adapter(shipped).float() if options.shipped else new_adapter(model)
-    base = HostBase(model, host_patcher(adapter))
+    comfy.model_management.load_models_gpu([model])
+    base = HostBase(model, host_patcher(adapter.to(DEVICE)))
     started, path = time.time(), WORK / "adapter.jsonl"
 
     def log(step: int, numbers: dict[str, float]) -> None:

@@ -22,7 +22,7 @@ from .dataset import SIZE, load
 from .faces import WEIGHTS, WORK
 from .latents import decode, preview_factors
 from .scenes import SCENES
-from .session import Session, export, initialise
+from .session import DEVICE, Session, export, initialise
 from .text import encode_text, new_text_model, text_weights, tokenise
 
 BATCH = 16
@@ -52,12 +52,13 @@ def new_model(ids: Tensor) -> tuple[nn.ModuleDict, Tensor]:
     initialise(unet)
     _zero_outputs(unet)
     alpha_bar = 1 / (base.model_sampling.sigmas.float() ** 2 + 1)
-    return nn.ModuleDict({"unet": unet.requires_grad_(True), "text": new_text_model(ids, operations)}), alpha_bar
+    model = nn.ModuleDict({"unet": unet.requires_grad_(True), "text": new_text_model(ids, operations)})
+    return model.to(DEVICE), alpha_bar.to(DEVICE)
 
 
 def velocity_loss(model: nn.ModuleDict, alpha_bar: Tensor, clean: Tensor, tokens: Tensor) -> Tensor:
     """Mean squared error of the predicted velocity; `clean` `[B, 32, 16, 16]`, `tokens` `[B, 77]`."""
-    time = torch.randint(len(alpha_bar), (len(clean),))
+    time = torch.randint(len(alpha_bar), (len(clean),)).to(DEVICE)
     signal, noise_share = alpha_bar[time].sqrt().view(-1, 1, 1, 1), (1 - alpha_bar[time]).sqrt().view(-1, 1, 1, 1)
     noise = torch.randn_like(clean)
     context = encode_text(model["text"], tokens)
@@ -69,8 +70,8 @@ def velocity_loss(model: nn.ModuleDict, alpha_bar: Tensor, clean: Tensor, tokens
 def sample(model: nn.ModuleDict, alpha_bar: Tensor, tokens: Tensor, steps: int = 20, guidance: float = 3.0) -> Tensor:
     """DDIM with guidance against the empty caption: latents `[B, 32, 16, 16]` of `tokens` `[B, 77]`, seed 0."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(len(tokens), 32, 16, 16, generator=generator)
-    context = encode_text(model["text"], torch.cat((tokens, tokenise([""]).expand_as(tokens))))
+    x = torch.randn(len(tokens), 32, 16, 16, generator=generator).to(DEVICE)
+    context = encode_text(model["text"], torch.cat((tokens, tokenise([""]).expand_as(tokens))).to(DEVICE))
     times = torch.linspace(len(alpha_bar) - 1, 0, steps + 1).round().long()
     for now, after in zip(times[:-1], times[1:], strict=True):
         signal, noise_share = alpha_bar[now].sqrt(), (1 - alpha_bar[now]).sqrt()
@@ -86,8 +87,8 @@ def sample_sheet(model: nn.ModuleDict, alpha_bar: Tensor) -> None:
     """Write `.mini/base_sheet.png`: each scene with a man, with a woman, with both, decoded linearly."""
     people = ("a man", "a woman", "a man and a woman")
     tokens = tokenise([f"{who} {place}" for who in people for place in SCENES])
-    with torch.autocast("cpu", torch.bfloat16):
-        latents = sample(model, alpha_bar, tokens).float()
+    with torch.autocast(DEVICE.type, torch.bfloat16):
+        latents = sample(model, alpha_bar, tokens).float().cpu()
     pictures = (decode(latents) * 255).round().to(torch.uint8).movedim(1, -1).numpy()
     rows = pictures.reshape(len(people), len(SCENES), SIZE, SIZE, 3).transpose(0, 2, 1, 3, 4)
     Image.fromarray(rows.reshape(len(people) * SIZE, len(SCENES) * SIZE, 3)).save(WORK / "base_sheet.png")
@@ -148,9 +149,10 @@ def train(minutes: float, shipped: bool) -> None:
     while session.progress < 1:
         optimiser.param_groups[0]["lr"] = session.rate(PEAK_RATE)
         chosen = torch.randint(len(latents), (BATCH,))
+        clean, tokens = latents[chosen].float().to(DEVICE), captions.draw(chosen).to(DEVICE)
         # bf16 halves the time of a CPU that has it, and plain attention that of the fused one's backward pass
-        with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16):
-            loss = velocity_loss(model, alpha_bar, latents[chosen].float(), captions.draw(chosen))
+        with sdpa_kernel(SDPBackend.MATH), torch.autocast(DEVICE.type, torch.bfloat16):
+            loss = velocity_loss(model, alpha_bar, clean, tokens)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

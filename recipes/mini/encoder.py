@@ -17,6 +17,7 @@ from torch import Generator, nn
 from ...moa_attention.encoder import ImageEncoder
 from .faces import SPLITS, VARIANTS, WORK, load_cutouts, read_archive
 from .references import draw_references
+from .session import DEVICE
 
 IMAGE_WIDTH = 128
 FILE = WORK / "encoder.safetensors"
@@ -41,8 +42,8 @@ def main(argv: list[str]) -> None:
 
     torch.manual_seed(arguments.seed)
     cutouts, (labels, classes) = load_cutouts(), label_faces()
-    encoder = ImageEncoder(IMAGE_WIDTH)
-    heads = nn.ModuleList(nn.Linear(IMAGE_WIDTH, count) for count in classes)
+    encoder = ImageEncoder(IMAGE_WIDTH).to(DEVICE)
+    heads = nn.ModuleList(nn.Linear(IMAGE_WIDTH, count) for count in classes).to(DEVICE)
     parameters = [*encoder.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=arguments.steps)
@@ -50,7 +51,8 @@ def main(argv: list[str]) -> None:
     def pictures(split: str, count: int, generator: Generator) -> tuple[torch.Tensor, torch.Tensor]:
         drawings = np.array(SPLITS[split])[torch.randint(0, len(SPLITS[split]), (count,), generator=generator)]
         drawings = drawings * VARIANTS + torch.randint(0, VARIANTS, (count,), generator=generator).numpy()
-        return draw_references(cutouts[drawings], encoder.picture, generator), torch.from_numpy(labels[drawings])
+        seen = draw_references(cutouts[drawings], encoder.picture, generator)
+        return seen.to(DEVICE), torch.from_numpy(labels[drawings]).to(DEVICE)
 
     started = time.time()
     for step in range(arguments.steps):

@@ -71,11 +71,10 @@ def hero(studio: Studio, people: People) -> Image.Image:
     prompt, seed, men = HERO
     subjects = [studio.subject(people.reference(i), people.noun(i)) for i in men]
     prior, _ = studio.paint([Order(prompt, (), seed)], None)
-    ours, maps = studio.paint([Order(prompt, (s,), seed) for s in subjects])
-    assert maps is not None
+    ours, maps = zip(*(studio.paint([Order(prompt, (s,), seed)]) for s in subjects), strict=True)
     cells = [("the base model alone", to_image(prior[0]))]
-    cells += [("", with_inset(to_image(p), people.reference(i))) for p, i in zip(ours, men, strict=True)]
-    return row([*cells, ("where the person speaks", router_map(ours[0], maps.mean(0)))])
+    cells += [("", with_inset(to_image(p[0]), people.reference(i))) for p, i in zip(ours, men, strict=True)]
+    return row([*cells, ("where the person speaks", router_map(ours[0][0], torch.cat(maps).mean(0)))])
 
 
 def pairs(studio: Studio, people: People) -> Image.Image:

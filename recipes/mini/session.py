@@ -6,9 +6,13 @@ import os
 import time
 from pathlib import Path
 
+import comfy.model_management
 import torch
 from safetensors.torch import save_file
 from torch import nn
+
+DEVICE = comfy.model_management.get_torch_device()
+"""Where the host computes; all training here does too."""
 
 
 class Session:
@@ -27,7 +31,7 @@ class Session:
         self._saved = time.monotonic()
 
     def _resume(self) -> None:
-        state = torch.load(self.path, weights_only=True)
+        state = torch.load(self.path, map_location="cpu", weights_only=True)
         for name, part in self.parts.items():
             part.load_state_dict(state["parts"][name])
         torch.set_rng_state(state["rng"])

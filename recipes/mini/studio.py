@@ -17,7 +17,7 @@ from ...nodes.sockets import Subject
 from ...nodes.text import ENCODER, FEATURES, SLOTS, encode_prompt
 from .faces import VARIANTS, WEIGHTS, rasterise, read_archive
 
-STEPS, GUIDANCE, SAMPLER, SCHEDULE = 20, 2.5, "dpmpp_2m", "karras"
+STEPS, GUIDANCE, SAMPLER, SCHEDULE = 30, 2.5, "euler_ancestral", "sgm_uniform"
 GRID = (16, 16)
 PAPER = np.array([236, 232, 224], np.float32)
 """Colour behind the people of reference pictures."""
@@ -87,7 +87,7 @@ class Studio:
     def paint(
         self, orders: list[Order], prior_bias: float | None = 0.0, steps: int = STEPS
     ) -> tuple[Tensor, Tensor | None]:
-        """Paint a batch.
+        """Paint a batch. Noise that the sampler adds on its way depends on the place in the batch.
 
         Args: prior_bias: of ApplyMoA; None leaves the adapter out.
         Returns: pictures (B,3,128,128) in [0,1]; mean R_1 (B,16,16) over layers and steps, None without adapter.

@@ -32,7 +32,7 @@ class Words(nn.Module):
         """`[..., width]` of host token ids; `out_dtype` is part of the host's signature."""
         rows = self.rows[tokens]
         if self.training:
-            swap = (torch.rand(tokens.shape) < UNKNOWN_RATE) & (tokens < PADDING - 1)
+            swap = (torch.rand(tokens.shape, device=tokens.device) < UNKNOWN_RATE) & (tokens < PADDING - 1)
             rows = rows.masked_fill(swap, len(self.ids))
         return functional.embedding(rows, self.weight)
 
@@ -57,7 +57,8 @@ def encode_text(model: nn.Module, tokens: Tensor) -> Tensor:
     """`[B, 77, width]`, as the host computes it, but without the in-place sums that autograd refuses."""
     text = model.clip_l.transformer.text_model
     attention = optimized_attention_for_device(tokens.device, mask=True, small_input=True)
-    mask = torch.full((tokens.shape[1],) * 2, -torch.finfo(torch.float32).max).triu_(1)
+    shut = -torch.finfo(torch.float32).max
+    mask = torch.full((tokens.shape[1],) * 2, shut, device=tokens.device).triu_(1)
     x = text.embeddings(tokens)
     for layer in text.encoder.layers:
         x = x + layer.self_attn(layer.layer_norm1(x), mask, attention)

@@ -20,7 +20,7 @@ from .dataset import SIZE, load
 from .faces import WEIGHTS, WORK
 from .head_start import set_encoder, start_decoder
 from .latents import PATCH, to_pictures
-from .session import Session, export
+from .session import DEVICE, Session, export
 
 PEAK_RATE = 1e-3
 NOISE = 0.16
@@ -32,7 +32,7 @@ def new_autoencoder() -> nn.Module:
     model = build_autoencoder().requires_grad_(False)
     set_encoder(model.taesd_encoder)
     start_decoder(model.taesd_decoder.requires_grad_(True))
-    return model.to(memory_format=torch.channels_last)
+    return model.to(DEVICE, memory_format=torch.channels_last)
 
 
 def _batch(images: np.ndarray, latents: np.ndarray, whole: bool) -> tuple[Tensor, Tensor]:
@@ -43,7 +43,8 @@ def _batch(images: np.ndarray, latents: np.ndarray, whole: bool) -> tuple[Tensor
     windows = [(i, slice(y, y + size), slice(x, x + size)) for i, (y, x) in zip(chosen, corners, strict=True)]
     pixels = [(i, *(slice(s.start * PATCH, s.stop * PATCH) for s in area)) for i, *area in windows]
     inputs = np.stack([latents[i, :, y, x] for i, y, x in windows]).astype(np.float32) / MiniLatent.scale_factor
-    return torch.from_numpy(inputs), to_pictures(np.stack([images[i, y, x] for i, y, x in pixels]))
+    pictures = to_pictures(np.stack([images[i, y, x] for i, y, x in pixels]))
+    return torch.from_numpy(inputs).to(DEVICE), pictures.to(DEVICE)
 
 
 def _differences(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,7 +53,7 @@ def _differences(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def loss(decoder: nn.Module, latents: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
     """The training loss and, of it, the absolute error; `pictures` `[B, 3, H, W]` in 0 to 1."""
-    noise = NOISE * torch.rand(len(latents), 1, 1, 1) * torch.randn_like(latents)
+    noise = NOISE * torch.rand(len(latents), 1, 1, 1, device=latents.device) * torch.randn_like(latents)
     inputs = (latents + noise).contiguous(memory_format=torch.channels_last)
     drawn = decoder(inputs).float()
     error = functional.l1_loss(drawn, pictures)
@@ -65,8 +66,8 @@ def loss(decoder: nn.Module, latents: Tensor, pictures: Tensor) -> tuple[Tensor,
 def reconstruction_sheet(model: nn.Module) -> float:
     """Write `.mini/vae_sheet.png` (test pictures above their reconstructions) and give the PSNR over 32 of them."""
     images = load("test").images[:32]
-    with torch.autocast("cpu", torch.bfloat16):
-        drawn = model.taesd_decoder(model.taesd_encoder(to_pictures(images))).float()
+    with torch.autocast(DEVICE.type, torch.bfloat16):
+        drawn = model.taesd_decoder(model.taesd_encoder(to_pictures(images).to(DEVICE))).float().cpu()
     pictures = (drawn.clamp(0, 1) * 255).round().to(torch.uint8).movedim(1, -1).numpy()
     rows = [np.concatenate(list(x[i : i + 8]), axis=1) for i in (0, 8) for x in (images, pictures)]
     Image.fromarray(np.concatenate(rows)).save(WORK / "vae_sheet.png")
@@ -87,7 +88,7 @@ def train(minutes: float, shipped: bool) -> nn.Module:
     while session.progress < 1:
         optimiser.param_groups[0]["lr"] = session.rate(PEAK_RATE)
         inputs, pictures = _batch(images, latents, whole=session.progress > 0.8)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(DEVICE.type, torch.bfloat16):
             total, error = loss(decoder, inputs, pictures)
         optimiser.zero_grad(set_to_none=True)
         total.backward()
