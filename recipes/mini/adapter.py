@@ -122,7 +122,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--shipped", action="store_true", help="begin with the adapter that is shipped")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long; the next call goes on")
     options = parser.parse_args(argv)
-    config = TrainConfig(**{**vars(CONFIG), "steps": options.steps})
+    # Branches that already differ need no head start before the router loss.
+    delay = 0 if options.shipped else CONFIG.router_delay
+    config = TrainConfig(**{**vars(CONFIG), "steps": options.steps, "router_delay": delay})
 
     torch.manual_seed(config.seed)
     model, clip, _ = load_mini(WEIGHTS)

@@ -175,7 +175,7 @@ def train(minutes: float, shipped: bool) -> None:
 def main(argv: list[str]) -> None:
     """Train for `--minutes`, resuming what `.mini/base.pt` holds."""
     parser = argparse.ArgumentParser(prog="mini.base", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=45)
+    parser.add_argument("--minutes", type=float, default=75)
     parser.add_argument("--shipped", action="store_true", help="begin with the weights that are shipped")
     options = parser.parse_args(argv)
     train(options.minutes, options.shipped)

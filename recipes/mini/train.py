@@ -1,7 +1,8 @@
 """MoA Mini from nothing, stage by stage: `python dev.py train-mini`.
 
-Hours on a CPU. A stage that ended is not done again, one that was killed goes on from its own checkpoint; everything
-lies in `.mini/`, and what is shipped ends in `weights/mini/`. Delete `.mini/` to begin anew.
+Hours on a CPU; where the host has a GPU, training is done there. A stage that ended is not done again, one that was
+killed goes on from its own checkpoint; everything lies in `.mini/`, and what is shipped ends in `weights/mini/`. Delete
+`.mini/` to begin anew.
 """
 
 import argparse

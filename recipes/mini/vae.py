@@ -115,7 +115,7 @@ def export_autoencoder(model: nn.Module, step: int) -> None:
 def main(argv: list[str]) -> None:
     """Train for `--minutes`, resuming what `.mini/vae.pt` holds, and export."""
     parser = argparse.ArgumentParser(prog="mini.vae", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--minutes", type=float, default=12)
     parser.add_argument("--shipped", action="store_true", help="begin with the weights that are shipped")
     options = parser.parse_args(argv)
     model = train(options.minutes, options.shipped)
