@@ -13,6 +13,7 @@ from collections.abc import Callable
 import comfy.model_management
 import comfy.ops
 import torch
+from torch import Tensor
 
 from ..moa_attention.adapter import MoAAdapter
 from ..moa_attention.config import MoAConfig
@@ -38,7 +39,7 @@ def subjects(count: int, length: int, width: int, encoder: str) -> dict:
     return {ENCODER: encoder, "model_conds": {SLOTS: comfy.conds.CONDCrossAttn(slots), FEATURES: features}}
 
 
-def measure(variants: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+def measure(variants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Median seconds of each variant, taken in turn so that a busy machine is busy for all of them."""
     taken: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds + 1):
@@ -58,7 +59,7 @@ def compare(title: str, model, adapter, latent: tuple[int, ...], rounds: int) ->
     config = adapter.model.config
     positive, negative = conditioning(config.text_width), conditioning(config.text_width, seed=1)
 
-    def variant(patched, count: int) -> Callable[[], None]:
+    def variant(patched, count: int) -> Callable[[], Tensor]:
         extra = subjects(count, 77, config.image_width, "bench") if count else {}
         ours = [[positive[0][0], extra]]
         return lambda: sample(patched, ours, negative, {"samples": torch.zeros(latent)}, steps=STEPS)

@@ -41,6 +41,8 @@ CONFIG = TrainConfig(
     warmup=100,
     ema_decay=0.998,
     noisiness=2,
+    # A third of the paper's: at that, routers this small shut everywhere before they could tell people from places.
+    router_weight=1e-4,
     router_delay=1500,
     object_weight=1e-2,
 )
