@@ -37,15 +37,17 @@ def average_prior_route(routings: Sequence[Routing], grid: tuple[int, int]) -> T
     return torch.stack([resize(m, grid) for m in maps]).mean(dim=0)
 
 
-def router_loss(routings: Sequence[Routing], mask: Tensor) -> Tensor:
-    """‖(1 − M) ⊙ (1 − R̄)‖²: background goes to the prior, the foreground has no target -> ().
+def router_loss(routings: Sequence[Routing], mask: Tensor, foreground: float = 0.0) -> Tensor:
+    """‖(1 − M) ⊙ (1 − R̄)‖² + f · ‖M ⊙ R̄‖²: background goes to the prior, subjects to the personalised branch -> ().
 
     Args:
         routings: of the layers that count (`LayerSpec.supervised`).
         mask: (B,1,H,W), union of the subjects; R̄ is compared on this grid. Sum over pixels, mean over the batch.
+        foreground: f, ours; the paper has 0, no target where subjects are.
     """
     average = average_prior_route(routings, (mask.shape[-2], mask.shape[-1]))
-    return ((1 - mask) * (1 - average)).square().sum(dim=(1, 2, 3)).mean()
+    leaked, missed = (1 - mask) * (1 - average), mask * average
+    return (leaked.square() + foreground * missed.square()).sum(dim=(1, 2, 3)).mean()
 
 
 def subject_attention(routing: Routing, slots: Tensor, subjects: int, heads: int) -> Tensor:

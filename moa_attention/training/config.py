@@ -29,10 +29,9 @@ class TrainConfig:
     Who somebody is gets decided while a picture is mostly noise; below that a base model sees it for itself."""
     router_weight: float = ROUTER_WEIGHT
     """λ_r."""
-    router_delay: int = 0
-    """Steps without the router loss, after which λ_r rises to its value over as many again (ours). Both branches start
-    alike: a router loss from the first step teaches the router to listen to the prior everywhere, before the
-    personalised branch has anything to say."""
+    router_foreground: float = 0.0
+    """How much the router loss also asks for the personalised branch on subjects (ours; the paper: 0). Without it a
+    small adapter shrinks its share everywhere and speaks the louder in it, and the map no longer says where it speaks."""
     object_weight: float = OBJECT_WEIGHT
     """λ_o."""
     gradient_clip: float = 1.0
@@ -45,11 +44,3 @@ class TrainConfig:
     """Decides data order, noise and timesteps of every step, so that a resumed run repeats an unbroken one."""
     save_every: int = 100
     """Steps between resumable states."""
-
-    def router_weight_at(self, step: int) -> float:
-        """λ_r of a step, counted from 0."""
-        return (
-            self.router_weight * min(1.0, max(0.0, step / self.router_delay - 1))
-            if self.router_delay
-            else self.router_weight
-        )

@@ -57,7 +57,7 @@ def train(
         generator = Generator().manual_seed(config.seed * 1_000_003 + step)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, config)
-        loss, parts = objective(adapter, base, batches(generator), config, step, generator)
+        loss, parts = objective(adapter, base, batches(generator), config, generator)
         loss.backward()
         norm = clip_grad_norm_(adapter.parameters(), config.gradient_clip)
         optimiser.step()

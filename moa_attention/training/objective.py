@@ -28,7 +28,7 @@ def draw_timesteps(count: int, config: TrainConfig, generator: Generator) -> Ten
 
 
 def objective(
-    adapter: MoAAdapter, base: Base, batch: Batch, config: TrainConfig, step: int, generator: Generator
+    adapter: MoAAdapter, base: Base, batch: Batch, config: TrainConfig, generator: Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of one batch, and its parts for the log (detached; R_0 outside and R_1 inside the subjects among them)."""
     routings: dict[LayerSpec, Routing] = {}
@@ -49,14 +49,10 @@ def objective(
     crosses = [(r, spec.heads) for spec, r in routings.items() if spec.is_cross]
     parts = {
         "reconstruction": masked_reconstruction(denoised * weight, batch.latents * weight, union),
-        "router": router_loss(supervised, union),
+        "router": router_loss(supervised, union, config.router_foreground),
         "object": object_loss([r for r, _ in crosses], [h for _, h in crosses], batch.slots, batch.masks),
     }
-    loss = (
-        parts["reconstruction"]
-        + config.router_weight_at(step) * parts["router"]
-        + config.object_weight * parts["object"]
-    )
+    loss = parts["reconstruction"] + config.router_weight * parts["router"] + config.object_weight * parts["object"]
     with torch.no_grad():
         prior = average_prior_route(supervised, (union.shape[-2], union.shape[-1]))
         parts["prior_outside"] = (prior * (1 - union)).sum() / (1 - union).sum()

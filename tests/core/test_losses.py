@@ -36,11 +36,13 @@ def test_reconstruction_counts_inside_the_mask_only():
 def test_router_loss_agrees_with_its_formula():
     maps = [routing((6, 4)), routing((6, 4)), routing((6, 4))]
     mask = torch.rand(2, 1, 6, 4)
-    expected = 0.0
+    leaked = missed = 0.0
     for b in range(2):
         average = sum(m.route[b, :, 0].reshape(6, 4) for m in maps) / 3
-        expected += float(((1 - mask[b, 0]) * (1 - average)).square().sum()) / 2
-    assert float(router_loss(maps, mask)) == pytest.approx(expected, abs=1e-5)
+        leaked += float(((1 - mask[b, 0]) * (1 - average)).square().sum()) / 2
+        missed += float((mask[b, 0] * average).square().sum()) / 2
+    assert float(router_loss(maps, mask)) == pytest.approx(leaked, abs=1e-5)
+    assert float(router_loss(maps, mask, 0.5)) == pytest.approx(leaked + 0.5 * missed, abs=1e-5)
 
 
 def test_layers_are_averaged_before_they_are_squared():

@@ -171,11 +171,19 @@ def test_router_weight_sends_the_background_to_the_prior(tmp_path: Path):
     assert numbers[-1]["prior_outside"] > 0.6
 
 
+def test_router_foreground_sends_subjects_to_the_personalised_branch(tmp_path: Path):
+    adapter, base = setup()
+    numbers: list[dict[str, float]] = []
+    settings = config(15, router_weight=1.0, router_foreground=4.0)
+    train(adapter, base, draw, settings, tmp_path / "state", lambda _, n: numbers.append(n))
+    assert numbers[-1]["personal_inside"] > numbers[0]["personal_inside"]
+
+
 def test_every_adapter_weight_gets_a_gradient_and_no_base_weight():
     adapter, base = setup()
     for parameter in adapter.parameters():
         nn.init.normal_(parameter, std=0.2)
-    loss, _ = objective(adapter, base, draw(Generator().manual_seed(0)), config(1), 0, Generator().manual_seed(0))
+    loss, _ = objective(adapter, base, draw(Generator().manual_seed(0)), config(1), Generator().manual_seed(0))
     loss.backward()
     assert [n for n, p in adapter.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
     assert all(p.grad is None for p in base.parameters())
@@ -217,9 +225,3 @@ def test_references_are_pictures_or_features():
     adapter.encoder = None
     with pytest.raises(ValueError, match="references are pictures"):
         encode_references(adapter, torch.rand(2, 3, 3, 64, 64))
-
-
-def test_router_loss_waits_and_rises():
-    waiting = TrainConfig(steps=9, router_weight=2.0, router_delay=10)
-    assert [waiting.router_weight_at(step) for step in (0, 10, 15, 20, 99)] == [0.0, 0.0, 1.0, 2.0, 2.0]
-    assert TrainConfig(steps=9, router_weight=2.0).router_weight_at(0) == 2.0
