@@ -15,7 +15,7 @@ from .dataset import MASK_SIZE, paint
 from .faces import SPLITS, VARIANTS, WORK
 from .judges import Judges, load_judges, portrait
 from .scenes import SCENES
-from .studio import GRID, Order, People, Studio
+from .studio import BIAS, GRID, Order, People, Studio
 
 PINNED = -1e4
 """A prior bias at which only the personalised branch speaks."""
@@ -65,7 +65,7 @@ def gallery(judges: Judges, people: People, identities: list[int]) -> Tensor:
             cutout = people.cutout(identity, 1 + k % (VARIANTS - 1))
             image, masks = paint([cutout], int(rng.integers(len(PLACES))), rng)
             mask = F.avg_pool2d(torch.from_numpy(masks[:1].astype(np.float32)) / 255, 128 // MASK_SIZE)[0]
-            views.append(portrait(torch.from_numpy(image).movedim(-1, 0).float() / 255, mask))
+            views.append(portrait(torch.from_numpy(image.copy()).movedim(-1, 0).float() / 255, mask))
         rows.append(F.normalize(judges.embed(torch.stack(views)).mean(0), dim=0))
     return torch.stack(rows)
 
@@ -129,12 +129,12 @@ def evaluate(cases_wanted: int) -> tuple[dict[str, float], Tensor]:
 
     wanted = orders(studio, people, singles)
     prior, _ = paint_all(studio, wanted, None)
-    ours, routes = paint_all(studio, wanted, 0.0)
+    ours, routes = paint_all(studio, wanted, BIAS)
     pinned, _ = paint_all(studio, wanted, PINNED)
     assert routes is not None
     pairs = orders(studio, people, doubles)
     prior_pairs, _ = paint_all(studio, pairs, None)
-    our_pairs, _ = paint_all(studio, pairs, 0.0)
+    our_pairs, _ = paint_all(studio, pairs, BIAS)
 
     scenes = torch.tensor([case.scene for case in singles])
     inside = F.avg_pool2d(judges.people(ours), MASK_SIZE // GRID[0])

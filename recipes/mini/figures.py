@@ -17,8 +17,8 @@ from .studio import Order, People, Studio
 FOLDER = ROOT / "docs" / "images"
 CELL, GAP, CAPTION = 224, 6, 22
 INK, SHEET = (30, 30, 30), (255, 255, 255)
-HERO = ("a man in a forest", 11, (2760, 2801, 2793, 2782))
-"""Prompt, seed, and four men of the test split."""
+HERO = ("a woman on a beach", 6, (2750, 2753, 2754, 2763))
+"""Prompt, seed, and four women of the test split."""
 PAIR = ("a man and a woman on a beach", 5, (2760, 2766), (2789, 2776))
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 
@@ -68,12 +68,12 @@ def router_map(picture: Tensor, values: Tensor) -> Image.Image:
 
 def hero(studio: Studio, people: People) -> Image.Image:
     """One prompt, one seed: prior only, four people, the router."""
-    prompt, seed, men = HERO
-    subjects = [studio.subject(people.reference(i), people.noun(i)) for i in men]
+    prompt, seed, women = HERO
+    subjects = [studio.subject(people.reference(i), people.noun(i)) for i in women]
     prior, _ = studio.paint([Order(prompt, (), seed)], None)
     ours, maps = zip(*(studio.paint([Order(prompt, (s,), seed)]) for s in subjects), strict=True)
     cells = [("the base model alone", to_image(prior[0]))]
-    cells += [("", with_inset(to_image(p[0]), people.reference(i))) for p, i in zip(ours, men, strict=True)]
+    cells += [("", with_inset(to_image(p[0]), people.reference(i))) for p, i in zip(ours, women, strict=True)]
     return row([*cells, ("where the person speaks", router_map(ours[0][0], torch.cat(maps).mean(0)))])
 
 
@@ -95,8 +95,8 @@ def pairs(studio: Studio, people: People) -> Image.Image:
 
 def strengths(studio: Studio, people: People) -> Image.Image:
     """One person at rising strength."""
-    prompt, seed, men = HERO
-    subject = studio.subject(people.reference(men[0]), people.noun(men[0]))
+    prompt, seed, women = HERO
+    subject = studio.subject(people.reference(women[0]), people.noun(women[0]))
     cells = []
     for strength in STRENGTHS:
         picture, _ = studio.paint([Order(prompt, (subject,), seed)], bias_from_strength(strength))

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from ...moa_attention.reference import prepare_reference
 from ...moa_attention.trace import Trace, average_map
+from ...nodes.apply import bias_from_strength
 from ...nodes.load import encoder_identity
 from ...nodes.mini import MiniLatent, load_mini
 from ...nodes.patch import apply_adapter, load_adapter_patcher
@@ -19,8 +20,13 @@ from .faces import VARIANTS, WEIGHTS, rasterise, read_archive
 
 STEPS, GUIDANCE, SAMPLER, SCHEDULE = 30, 2.5, "euler_ancestral", "sgm_uniform"
 GRID = (16, 16)
+STRENGTH, START = 0.5, 0.15
+"""Of Apply MoA, as in the example workflow: the scene settles before the subjects speak."""
 PAPER = np.array([236, 232, 224], np.float32)
 """Colour behind the people of reference pictures."""
+
+
+BIAS = bias_from_strength(STRENGTH)
 
 
 @dataclass(frozen=True)
@@ -85,17 +91,19 @@ class Studio:
 
     @torch.no_grad()
     def paint(
-        self, orders: list[Order], prior_bias: float | None = 0.0, steps: int = STEPS
+        self, orders: list[Order], prior_bias: float | None = BIAS, steps: int = STEPS
     ) -> tuple[Tensor, Tensor | None]:
         """Paint a batch. Noise that the sampler adds on its way depends on the place in the batch.
 
-        Args: prior_bias: of ApplyMoA; None leaves the adapter out.
+        Args: prior_bias: in the place of what STRENGTH means; None leaves the adapter out.
         Returns: pictures (B,3,128,128) in [0,1]; mean R_1 (B,16,16) over layers and steps, None without adapter.
         """
         trace = Trace(self.adapter.model.config.layers)
         model = self.model
         if prior_bias is not None:
-            model = apply_adapter(model, self.adapter, encoder=self.encoder, prior_bias=prior_bias, trace=trace)
+            model = apply_adapter(
+                model, self.adapter, encoder=self.encoder, prior_bias=prior_bias, start=START, trace=trace
+            )
         noise = torch.cat(
             [
                 torch.randn(1, MiniLatent.latent_channels, *GRID, generator=Generator().manual_seed(o.seed))
