@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import comfy.model_management
 import comfy.ops
+import comfy.utils
 import torch
 from torch import Tensor
 
@@ -101,6 +102,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", type=int, default=32, help="latent side for the SD1.5 layout; 64 is 512 px")
     options = parser.parse_args(argv)
+    comfy.utils.PROGRESS_BAR_ENABLED = False
     device = comfy.model_management.get_torch_device()
     print(f"{torch.cuda.get_device_name() if device.type == 'cuda' else 'CPU'}, torch {torch.__version__}")
     mini, _, _ = load_mini(WEIGHTS)
