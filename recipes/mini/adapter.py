@@ -3,6 +3,7 @@
 import argparse
 import json
 import time
+from dataclasses import replace
 
 import comfy.model_management
 import numpy as np
@@ -54,7 +55,7 @@ def new_adapter(model) -> MoAAdapter:
     All layers count in the router loss: with latents of 16 × 16 the outermost stage is no low-level one.
     """
     layers = list(attention_layers(unet_of(model.model)))
-    specs = tuple(type(layer.spec)(**{**vars(layer.spec), "supervised": True}) for layer in layers)
+    specs = tuple(replace(layer.spec, supervised=True) for layer in layers)
     text_width = next(spec.context for spec in specs if spec.is_cross)
     adapter = MoAAdapter(MoAConfig("moa-mini", specs, text_width, EMBEDDED_ENCODER, IMAGE_WIDTH))
     adapter.init_from({layer.spec.name: model.model.diffusion_model.get_submodule(layer.path) for layer in layers})
@@ -124,7 +125,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--shipped", action="store_true", help="begin with the adapter that is shipped")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long; the next call goes on")
     options = parser.parse_args(argv)
-    config = TrainConfig(**{**vars(CONFIG), "steps": options.steps})
+    config = replace(CONFIG, steps=options.steps)
 
     torch.manual_seed(config.seed)
     model, clip, _ = load_mini(WEIGHTS)

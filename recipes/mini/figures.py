@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...moa_attention.picture import overlay, smooth_to
 from ...nodes.apply import bias_from_strength
+from ...nodes.visualize import to_mask
 from .faces import ROOT, WORK
 from .studio import Order, People, Studio
 
@@ -62,8 +63,8 @@ def column(rows: Sequence[Image.Image]) -> Image.Image:
 
 def router_map(picture: Tensor, values: Tensor) -> Image.Image:
     """Heat map over the picture, stretched to its own range."""
-    stretched = (values - values.min()) / (values.max() - values.min()).clamp(min=1e-6)
-    return to_image(overlay(picture.movedim(0, -1), smooth_to(stretched, (128, 128))).movedim(-1, 0))
+    soft = smooth_to(to_mask(values, 0), (128, 128))
+    return to_image(overlay(picture.movedim(0, -1), soft).movedim(-1, 0))
 
 
 def hero(studio: Studio, people: People) -> Image.Image:

@@ -215,7 +215,8 @@ def main(argv: list[str]) -> None:
     train_judge("outline", steps // 5, outline_loss, [*judges.outline.parameters()], judges, 3e-3)
     train_judge("scene", steps // 5, scene_loss, [*judges.scene.parameters()], judges, 3e-3)
     train_judge("identity", steps, identity_loss, [*judges.identity.parameters(), classes], judges, 3e-3)
-    print(json.dumps(validate(judges.eval().cpu())))
     half = {k: v.half() if v.is_floating_point() else v for k, v in judges.state_dict().items()}
     save_file(half, FILE)
-    (WORK / "judges.json").write_text(json.dumps(validate(load_judges())))
+    numbers = json.dumps(validate(load_judges()))
+    print(numbers)
+    (WORK / "judges.json").write_text(numbers)
