@@ -16,9 +16,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ..moa_attention.adapter import MoAAdapter
-from ..moa_attention.config import MoAConfig
-from ..nodes.layers import attention_layers, unet_of
+from ..nodes.layers import fresh_adapter
 from ..nodes.mini import load_mini
 from ..nodes.patch import PRIOR_ONLY, apply_adapter, host_patcher, load_adapter_patcher
 from ..recipes.mini.faces import ROOT, WEIGHTS
@@ -84,16 +82,6 @@ def compare(title: str, model, adapter, latent: tuple[int, ...], rounds: int) ->
         print(f"| {name} | {value / STEPS:.3f} | {value / seconds['stock']:.2f} |")
 
 
-def random_adapter(model):
-    """A fresh SD1.5 adapter for a model, as if for CLIP ViT-L/14."""
-    layers = list(attention_layers(unet_of(model.model)))
-    specs = tuple(layer.spec for layer in layers)
-    config = MoAConfig("sd15", specs, specs[1].context, "clip-vit-large-patch14", 768)
-    adapter = MoAAdapter(config, operations=comfy.ops.manual_cast)
-    adapter.init_from({layer.spec.name: model.model.diffusion_model.get_submodule(layer.path) for layer in layers})
-    return host_patcher(adapter.requires_grad_(False))
-
-
 def main(argv: list[str]) -> None:
     """Both tables."""
     from host import sd15
@@ -109,4 +97,6 @@ def main(argv: list[str]) -> None:
     compare("MoA Mini", mini, load_adapter_patcher(WEIGHTS / "adapter.safetensors"), (1, 32, 16, 16), options.rounds)
     real = sd15(channels=320, context=768)
     side = options.size
-    compare("SD1.5 layout, random weights", real, random_adapter(real), (1, 4, side, side), options.rounds)
+    adapter = fresh_adapter(real, "clip-vit-large-patch14", 768, operations=comfy.ops.manual_cast)
+    patcher = host_patcher(adapter.requires_grad_(False))
+    compare("SD1.5 layout, random weights", real, patcher, (1, 4, side, side), options.rounds)

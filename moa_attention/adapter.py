@@ -34,8 +34,7 @@ class MoAAdapter(nn.Module):
         super().__init__()
         place = {"operations": operations, "device": device, "dtype": dtype}
         self.config = config
-        own = config.output_projection == "own"
-        self.layers = nn.ModuleDict({spec.name: MoALayer(spec, own, **place) for spec in config.layers})
+        self.layers = nn.ModuleDict({spec.name: MoALayer(spec, config, **place) for spec in config.layers})
         self.fusion = SubjectFusion(config.image_width, config.text_width, **place)
         embedded = config.image_encoder == EMBEDDED_ENCODER
         self.encoder = ImageEncoder(config.image_width, **place) if embedded else None

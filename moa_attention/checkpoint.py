@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -11,11 +10,11 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from .adapter import MoAAdapter
 from .config import MoAConfig
+from .files import write_tensors
 
 FORMAT = "moa-adapter"
 VERSION = "1"
@@ -45,9 +44,9 @@ def save_adapter(
     """Write the adapter atomically: the old file stays until the new one is complete.
 
     Args: dtype: precision on disk, by default that of each tensor.
+    Raises: OSError saying how much room is missing.
     """
-    path = Path(path)
-    tensors = {k: v.detach().to("cpu", dtype or v.dtype).contiguous() for k, v in adapter.state_dict().items()}
+    tensors = {k: v.detach().to("cpu", dtype or v.dtype) for k, v in adapter.state_dict().items()}
     metadata = {
         "format": FORMAT,
         "format_version": VERSION,
@@ -57,9 +56,7 @@ def save_adapter(
         "licence": licence,
         "provenance": json.dumps(dict(provenance)),
     }
-    part = path.with_name(path.name + ".part")
-    save_file(tensors, part, metadata=metadata)
-    os.replace(part, path)
+    write_tensors(tensors, Path(path), metadata)
 
 
 def read_header(path: str | Path) -> Header:

@@ -45,6 +45,10 @@ class MoAConfig:
     """F, width of the image feature."""
     output_projection: Literal["shared", "own"] = "shared"
     """Whether the personalised branch uses the prior's W_o (the equations name none) or one of its own."""
+    rank: int = 0
+    """0: the expert has whole W_q, W_k, W_v; r: differences of rank r to the prior's (ours)."""
+    router: Literal["linear", "mlp"] = "linear"
+    """f of eq. 5: one linear layer, or two with D/4 dimensions between (ours; the paper allows both)."""
 
     @property
     def depth(self) -> int:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .attention import attend
-from .config import LayerSpec
+from .config import LayerSpec, MoAConfig
+from .expert import LowRank, Projections, project
 from .router import Router, mix
 
 
@@ -41,7 +42,7 @@ class MoALayer(nn.Module):
     def __init__(
         self,
         spec: LayerSpec,
-        own_output: bool,
+        config: MoAConfig,
         *,
         operations: ModuleType | type = nn,
         device: torch.device | str | None = None,
@@ -49,17 +50,26 @@ class MoALayer(nn.Module):
     ):
         super().__init__()
         place = {"device": device, "dtype": dtype}
+
+        def projection(width: int) -> nn.Module:
+            if config.rank:
+                return LowRank(width, spec.hidden, config.rank, operations=operations, **place)
+            return operations.Linear(width, spec.hidden, bias=False, **place)
+
         self.spec = spec
-        self.to_q = operations.Linear(spec.hidden, spec.hidden, bias=False, **place)
-        self.to_k = operations.Linear(spec.context, spec.hidden, bias=False, **place)
-        self.to_v = operations.Linear(spec.context, spec.hidden, bias=False, **place)
-        self.to_out = operations.Linear(spec.hidden, spec.hidden, **place) if own_output else None
-        self.router = Router(spec.hidden, operations=operations, **place)
+        self.to_q, self.to_k, self.to_v = projection(spec.hidden), projection(spec.context), projection(spec.context)
+        own = config.output_projection == "own"
+        self.to_out = operations.Linear(spec.hidden, spec.hidden, **place) if own else None
+        self.router = Router(spec.hidden, config.router, operations=operations, **place)
 
     def init_from(self, attention: nn.Module) -> None:
-        """Copy the prior's projections (both experts start from the pretrained layer) and zero the router."""
+        """Start the expert as the prior (both experts start from the pretrained layer) and zero the router."""
         for name in ("to_q", "to_k", "to_v"):
-            getattr(self, name).load_state_dict(attention.get_submodule(name).state_dict())
+            own = getattr(self, name)
+            if isinstance(own, LowRank):
+                own.zero()
+            else:
+                own.load_state_dict(attention.get_submodule(name).state_dict())
         if self.to_out is not None:
             self.to_out.load_state_dict(attention.get_submodule("to_out.0").state_dict())
         self.router.zero()
@@ -69,7 +79,7 @@ class MoALayer(nn.Module):
         hidden: Tensor,
         context: Tensor,
         prior: Tensor,
-        project: Callable[[Tensor], Tensor],
+        base: Projections,
         grid: tuple[int, int],
         *,
         prior_bias: Tensor | float = 0.0,
@@ -82,7 +92,7 @@ class MoALayer(nn.Module):
             hidden: (B,N,D) the normed hidden state z that the prior's attention saw too.
             context: (B,M,C) z itself for self-attention, the multimodal prompt for cross-attention (eq. 9).
             prior: (B,N,D) what the base model's attention produced, after its output projection.
-            project: the base model's W_o. As R sums to one, mixing after W_o equals mixing before it.
+            base: the prior's own projections. Its W_o serves both: as R sums to one, mixing after W_o equals mixing before.
             grid: (h, w) of the latent pixels, passed on to `observe`.
             prior_bias: added to the prior's logit (ours).
             attend: the attention kernel, `(q, k, v, heads) -> (B,N,D)`.
@@ -90,9 +100,9 @@ class MoALayer(nn.Module):
 
         Returns: (B,N,D)
         """
-        query, key = self.to_q(hidden), self.to_k(context)
-        personal = attend(query, key, self.to_v(context), self.spec.heads)
-        personal = project(personal) if self.to_out is None else self.to_out(personal)
+        query, key = project(self.to_q, base.to_q, hidden), project(self.to_k, base.to_k, context)
+        personal = attend(query, key, project(self.to_v, base.to_v, context), self.spec.heads)
+        personal = (self.to_out or base.to_out)(personal)
         route = self.router(hidden, prior_bias)
         if observe is not None:
             observe(self.spec, Routing(route, query, key, grid))

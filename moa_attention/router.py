@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,9 @@ PRIOR, PERSONAL = 0, 1
 
 
 class Router(nn.Module):
-    """R = softmax(f(z)), f one Linear(D → 2), softmax over the experts and per latent pixel (eqs. 5, 7).
+    """R = softmax(f(z)), softmax over the experts and per latent pixel (eqs. 5, 7).
+
+    f is one Linear(D → 2), or D → D/4 → 2 with a SiLU between.
 
     Zero-initialised (ours): both branches start with equal say, and since the experts start identical the network's
     output starts as the base model's.
@@ -21,13 +24,17 @@ class Router(nn.Module):
     def __init__(
         self,
         hidden: int,
+        kind: Literal["linear", "mlp"] = "linear",
         *,
         operations: ModuleType | type = nn,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        self.project = operations.Linear(hidden, 2, device=device, dtype=dtype)
+        width = hidden if kind == "linear" else hidden // 4
+        place = {"device": device, "dtype": dtype}
+        self.narrow = None if kind == "linear" else operations.Linear(hidden, width, **place)
+        self.project = operations.Linear(width, 2, **place)
 
     def zero(self) -> None:
         """Set the router to indifference, R = (½, ½)."""
@@ -40,6 +47,8 @@ class Router(nn.Module):
         `prior_bias` is added to the prior's logit: our strength control, not part of the paper. At a large bias R is
         exactly (1, 0), so that the mix below is exactly the prior.
         """
+        if self.narrow is not None:
+            hidden = nn.functional.silu(self.narrow(hidden))
         prior, personal = self.project(hidden).float().unbind(-1)
         return torch.softmax(torch.stack((prior + prior_bias, personal), dim=-1), dim=-1)
 

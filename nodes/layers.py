@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, cast
+from dataclasses import replace
+from types import ModuleType
+from typing import Any, NamedTuple, cast
 
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import nn
 
+from ..moa_attention.adapter import MoAAdapter
 from ..moa_attention.config import LayerSpec, MoAConfig
 
 
@@ -63,7 +66,7 @@ def attention_layers(unet: UNetModel) -> Iterator[AttentionLayer]:
 
 
 def layer_paths(base: nn.Module, config: MoAConfig) -> dict[str, str]:
-    """Where in this model's U-Net each of the adapter's layers lies: submodule paths by layer name.
+    """Where in this model's U-Net its attention layers lie: submodule paths by layer name. An adapter may leave some alone.
 
     Raises: ValueError saying what the adapter was made for and what the model has.
     """
@@ -71,14 +74,10 @@ def layer_paths(base: nn.Module, config: MoAConfig) -> dict[str, str]:
 
     def fits(spec: LayerSpec) -> bool:
         other = found[spec.name].spec if spec.name in found else None
-        return other is not None and (other.hidden, other.context, other.heads) == (
-            spec.hidden,
-            spec.context,
-            spec.heads,
-        )
+        return other is not None and replace(other, supervised=spec.supervised) == spec
 
     wrong = [spec.name for spec in config.layers if not fits(spec)]
-    if wrong or len(found) != len(config.layers):
+    if wrong or config.depth != 1 + max((layer.spec.depth for layer in found.values()), default=-1):
         width = next((layer.spec.context for layer in found.values() if layer.spec.is_cross), "none")
         raise ValueError(
             f"This adapter was trained for '{config.base}': {len(config.layers)} attention layers, text width "
@@ -87,3 +86,26 @@ def layer_paths(base: nn.Module, config: MoAConfig) -> dict[str, str]:
             + ". Load a checkpoint of the adapter's family, or an adapter for this one."
         )
     return {name: layer.path for name, layer in found.items()}
+
+
+BASES = {"SD15": "sd15", "SDXL": "sdxl", "Mini": "moa-mini"}
+"""Names of the architectures by the host's classes for them."""
+
+
+def fresh_adapter(
+    model: Any, image_encoder: str, image_width: int, *, operations: ModuleType | type = nn, **options: Any
+) -> MoAAdapter:
+    """An untrained adapter for a host model: experts as the prior, routers and fusion neutral, in float32.
+
+    Args: options: `rank`, `router`, `output_projection` of `MoAConfig`.
+    """
+    unet, base = unet_of(model.model), type(model.model.model_config).__name__
+    layers = list(attention_layers(unet))
+    specs = [layer.spec for layer in layers]
+    if base == "Mini":  # with latents of 16 × 16 the outermost stage is no low-level one: all count in the router loss
+        specs = [replace(spec, supervised=True) for spec in specs]
+    width = next(spec.context for spec in specs if spec.is_cross)
+    config = MoAConfig(BASES.get(base, base.lower()), tuple(specs), width, image_encoder, image_width, **options)
+    adapter = MoAAdapter(config, operations=operations)
+    adapter.init_from({layer.spec.name: unet.get_submodule(layer.path) for layer in layers})
+    return adapter

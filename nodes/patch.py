@@ -20,12 +20,13 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
 import torch
-from comfy.ldm.modules.attention import optimized_attention
+from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
 from ..moa_attention.adapter import MoAAdapter
 from ..moa_attention.checkpoint import load_adapter
+from ..moa_attention.expert import Projections
 from ..moa_attention.layer import MoALayer, Observe
 from ..moa_attention.step import Step
 from ..moa_attention.trace import Trace
@@ -57,9 +58,9 @@ class Call:
     def layer(self, name: str) -> MoALayer | None:
         return cast("MoALayer", self.layers[name]) if name in self.layers else None
 
-    def output_projection(self, name: str) -> Callable[[Tensor], Tensor]:
-        """The base model's W_o of a layer, with whatever LoRA the user put on it."""
-        return cast("nn.Module", self.unet.get_submodule(self.paths[name]).to_out)
+    def projections(self, name: str) -> Projections:
+        """The base model's own projections of a layer."""
+        return Projections.of(self.unet.get_submodule(self.paths[name]))
 
 
 def host_patcher(module: nn.Module, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
@@ -213,11 +214,6 @@ def in_order(patches: dict[str, list]) -> dict[str, list]:
     return ordered
 
 
-def layer_name(which: str, options: dict) -> str:
-    stage, number = options["block"]
-    return f"{stage}_{number}_{options['block_index']}_{which}"
-
-
 def capture(which: str, hidden: Tensor, context: Tensor, value: Tensor, options: dict) -> tuple[Tensor, Tensor, Tensor]:
     """attnN_patch: remember z and the context in this block's own options; change nothing."""
     if KEY in options:
@@ -228,7 +224,8 @@ def capture(which: str, hidden: Tensor, context: Tensor, value: Tensor, options:
 def blend(which: str, prior: Tensor, options: dict) -> Tensor:
     """attnN_output_patch: mix the personalised branch into the rows that have a subject."""
     call: Call | None = options.get(KEY)
-    layer = call.layer(layer_name(which, options)) if call is not None else None
+    stage, number = options["block"]
+    layer = call.layer(f"{stage}_{number}_{options['block_index']}_{which}") if call is not None else None
     if call is None or layer is None:
         return prior
     hidden, context = options.pop(f"{KEY}_{which}")
@@ -243,7 +240,7 @@ def blend(which: str, prior: Tensor, options: dict) -> Tensor:
         hidden,
         step.context_for(layer.spec, hidden, context),
         step.select(prior),
-        call.output_projection(layer.spec.name),
+        call.projections(layer.spec.name),
         tuple(options["activations_shape"][-2:]),
         prior_bias=step.prior_bias,
         attend=partial(host_attention, options),
@@ -277,22 +274,27 @@ OURS = {
 
 
 def call_with_subjects(
-    model: comfy.model_patcher.ModelPatcher,
-    adapter: comfy.model_patcher.ModelPatcher,
+    patched: comfy.model_patcher.ModelPatcher,
     x: Tensor,
     sigma: Tensor,
     context: Tensor,
+    pooled: Tensor | None,
     slots: Tensor,
     features: Tensor,
-    record: RecordCall,
 ) -> Tensor:
-    """One call of the U-Net with subjects, through the same wrappers and patches as in sampling: for training.
+    """One call of a U-Net from `apply_adapter`, through the same wrappers and patches as in sampling: for training.
 
-    Args: x (B,C,h,w), sigma (B,), context (B,M,T), slots (B,M) int64, features (B,S,F).
+    Args: x (B,C,h,w), sigma (B,), context (B,M,T), pooled (B,P), slots (B,M) int64, features (B,S,F).
     Returns: denoised latents (B,C,h,w).
     """
-    patched = apply_adapter(model, adapter, encoder="", record=record)
-    patched.model.current_patcher = patched
+    base: Any = patched.model
+    base.current_patcher = patched
     options = {**patched.model_options["transformer_options"], "wrappers": patched.wrappers}
-    payload = {SLOTS: slots[..., None].cpu(), FEATURES: features}
-    return patched.model.apply_model(x, sigma, c_crossattn=context, transformer_options=options, **payload)
+    # The attention chosen for speed may have no gradient; PyTorch's has one.
+    options["optimized_attention_override"] = lambda _chosen, *args, **kwargs: attention_pytorch(*args, **kwargs)
+    payload: dict[str, Any] = {SLOTS: slots[..., None].cpu(), FEATURES: features}
+    if pooled is not None:
+        height, width = (8 * side for side in x.shape[-2:])  # SDXL is told the picture's size
+        y = base.encode_adm(pooled_output=pooled, height=height, width=width, device=x.device)
+        payload["y"] = y.to(x.device)
+    return base.apply_model(x, sigma, c_crossattn=context, transformer_options=options, **payload)

@@ -25,9 +25,14 @@ class Binding(NamedTuple):
     """Index in the context: chunk · tokens per chunk + place in the chunk."""
 
 
+def special_tokens(clip: Any) -> set[int]:
+    """Start, end and padding."""
+    return {token for chunk in position_stream(clip.tokenize("")) for token, *_ in chunk}
+
+
 def word_tokens(clip: Any, word: str) -> list[int]:
-    """The ids a word becomes, without start, end and padding."""
-    special = {token for chunk in position_stream(clip.tokenize("")) for token, *_ in chunk}
+    """The ids a word becomes."""
+    special = special_tokens(clip)
     return [token for chunk in position_stream(clip.tokenize(word)) for token, *_ in chunk if token not in special]
 
 

@@ -23,11 +23,13 @@ class Batch:
     context: Tensor
     """(B,M,T) text embedding of the captions."""
     slots: Tensor
-    """(B,M) int64, 0 for an ordinary token, s for subject s."""
+    """(B,M) int64, 0 for an ordinary token, s for subject s; −1 anywhere: a personalised row without subjects."""
     references: Tensor
     """(B,S,3,side,side) reference pictures in [0,1], or (B,S,F) image features made beforehand."""
     masks: Tensor
     """(B,S,h,w) in [0,1], where each subject is; empty slots are zero."""
+    pooled: Tensor | None = None
+    """(B,P) pooled text embedding, for bases that want one (SDXL)."""
 
 
 class Base(Protocol):

@@ -14,11 +14,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...moa_attention.adapter import MoAAdapter
 from ...moa_attention.checkpoint import load_adapter, save_adapter
-from ...moa_attention.config import EMBEDDED_ENCODER, MoAConfig
+from ...moa_attention.config import EMBEDDED_ENCODER
 from ...moa_attention.training.base import Batch
 from ...moa_attention.training.config import TrainConfig
 from ...moa_attention.training.loop import train
-from ...nodes.layers import attention_layers, unet_of
+from ...moa_attention.training.lots import Lot
+from ...nodes.layers import fresh_adapter
 from ...nodes.mini import load_mini
 from ...nodes.patch import host_patcher
 from ...nodes.text import find_word, position_stream, word_tokens
@@ -42,23 +43,16 @@ CONFIG = TrainConfig(
     warmup=100,
     ema_decay=0.998,
     noisiness=2,
-    # Three times the paper's: its sum runs over 64 × 64 latent pixels, ours over 16 × 16.
-    router_weight=1e-3,
-    router_foreground=1,
+    # Ten times the paper's: its sum runs over 64 × 64 latent pixels, ours over 16 × 16.
+    router_weight=3e-3,
+    router_foreground=0.3,
     object_weight=1e-2,
 )
 
 
 def new_adapter(model) -> MoAAdapter:
-    """An adapter for MoA Mini's U-Net, experts copied from it and the encoder from its schooling.
-
-    All layers count in the router loss: with latents of 16 × 16 the outermost stage is no low-level one.
-    """
-    layers = list(attention_layers(unet_of(model.model)))
-    specs = tuple(replace(layer.spec, supervised=True) for layer in layers)
-    text_width = next(spec.context for spec in specs if spec.is_cross)
-    adapter = MoAAdapter(MoAConfig("moa-mini", specs, text_width, EMBEDDED_ENCODER, IMAGE_WIDTH))
-    adapter.init_from({layer.spec.name: model.model.diffusion_model.get_submodule(layer.path) for layer in layers})
+    """An adapter for MoA Mini's U-Net, experts copied from it and the encoder from its schooling."""
+    adapter = fresh_adapter(model, EMBEDDED_ENCODER, IMAGE_WIDTH)
     assert adapter.encoder is not None
     adapter.encoder.load_state_dict(load_file(ENCODER))
     return adapter
@@ -90,32 +84,36 @@ class Prompts:
 class Examples:
     """Batches: pictures with references that show the same people in other drawings."""
 
-    def __init__(self, clip, side: int, batch: int):
+    def __init__(self, clip, side: int):
         shard = load("train")
-        self.records, self.masks, self.side, self.batch = shard.records, shard.masks, side, batch
+        self.records, self.masks, self.side = shard.records, shard.masks, side
         self.latents = np.load(WORK / "train_latents.npy", mmap_mode="r")
         self.prompts = Prompts(clip, shard.records["caption"])
         self.cutouts = load_cutouts()
 
-    def __call__(self, generator: Generator) -> Batch:
-        chosen = torch.randint(len(self.records), (self.batch,), generator=generator)
-        records = self.records[chosen.numpy()]
-        drawing = torch.from_numpy(records["drawing"].astype(np.int64))  # (B,S), -1 nobody
-        present = (drawing >= 0) & (torch.rand(drawing.shape, generator=generator) < APPEAR_RATE)
-        present[:, 0] |= ~present.any(dim=1)
-        other = (drawing % VARIANTS + torch.randint(1, VARIANTS, drawing.shape, generator=generator)) % VARIANTS
-        shown = (drawing.clamp(min=0) // VARIANTS * VARIANTS + other).flatten()
-        references = draw_references(self.cutouts[shown.numpy()], self.side, generator)
-        masks = torch.from_numpy(self.masks[chosen.numpy()]).float() / 255
-        masks = torch.nn.functional.avg_pool2d(masks, MASK_SIZE // self.latents.shape[-1]) * present[..., None, None]
-        rows = torch.from_numpy(self.prompts.row)[chosen]
+    def __call__(self, lot: Lot) -> Batch:
+        chosen, present, references = zip(*map(self.draw, lot.generators), strict=True)
+        given = torch.stack(present)
+        masks = torch.from_numpy(self.masks[list(chosen)]).float() / 255
+        masks = torch.nn.functional.avg_pool2d(masks, MASK_SIZE // self.latents.shape[-1]) * given[..., None, None]
+        rows = torch.from_numpy(self.prompts.row)[list(chosen)]
         return Batch(
-            latents=torch.from_numpy(self.latents[chosen.numpy()]).float().to(DEVICE),
+            latents=torch.from_numpy(self.latents[list(chosen)]).float().to(DEVICE),
             context=self.prompts.context[rows].to(DEVICE),
-            slots=self.prompts.slots(rows, present).to(DEVICE),
-            references=references.unflatten(0, drawing.shape).to(DEVICE),
+            slots=self.prompts.slots(rows, given).to(DEVICE),
+            references=torch.stack(references).to(DEVICE),
             masks=masks.to(DEVICE),
         )
+
+    def draw(self, generator: Generator) -> tuple[int, Tensor, Tensor]:
+        """A picture, which of its people are given as subjects (S,), and their references (S,3,side,side)."""
+        index = int(torch.randint(len(self.records), (), generator=generator))
+        drawing = torch.from_numpy(self.records["drawing"][index].astype(np.int64))  # (S,), -1 nobody
+        present = (drawing >= 0) & (torch.rand(drawing.shape, generator=generator) < APPEAR_RATE)
+        present[0] |= ~present.any()
+        other = (drawing % VARIANTS + torch.randint(1, VARIANTS, drawing.shape, generator=generator)) % VARIANTS
+        shown = drawing.clamp(min=0) // VARIANTS * VARIANTS + other
+        return index, present, draw_references(self.cutouts[shown.numpy()], self.side, generator)
 
 
 def main(argv: list[str]) -> None:
@@ -145,7 +143,7 @@ def main(argv: list[str]) -> None:
         return time.time() - started < options.minutes * 60
 
     assert adapter.encoder is not None
-    examples = Examples(clip, adapter.encoder.picture, config.batch_size)
+    examples = Examples(clip, adapter.encoder.picture)
     with sdpa_kernel(SDPBackend.MATH):  # the fused attention's backward pass is slow on a CPU
         trained = train(adapter, base, examples, config, WORK / "adapter_state.safetensors", log, in_time)
     provenance = {"data": "MoA Mini's own renders, training identities only", "config": vars(config)}

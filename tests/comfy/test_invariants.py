@@ -122,16 +122,12 @@ def call(family: Family, features: Tensor | None, slots: Tensor) -> Tensor:
     with torch.inference_mode():
         if features is None:
             return family.model.model.apply_model(x, sigma, c_crossattn=context, transformer_options={}, **options)
-        if options:
-            model = family.attach(record=subjects.silent)
-            model.model.current_patcher = model
-            transformer = {**model.model_options["transformer_options"], "wrappers": model.wrappers}
-            payload = {"moa_slots": slots[..., None], "moa_subjects": features}
-            return model.model.apply_model(
-                x, sigma, c_crossattn=context, transformer_options=transformer, **options, **payload
-            )
-        return patch.call_with_subjects(
-            family.model, family.adapter.patcher, x, sigma, context, slots, features, subjects.silent
+        model = family.attach(record=subjects.silent)
+        model.model.current_patcher = model
+        transformer = {**model.model_options["transformer_options"], "wrappers": model.wrappers}
+        payload = {"moa_slots": slots[..., None], "moa_subjects": features}
+        return model.model.apply_model(
+            x, sigma, c_crossattn=context, transformer_options=transformer, **options, **payload
         )
 
 

@@ -1,13 +1,15 @@
 """Attention, router and MoA layer against the equations, written out once more in the fewest lines."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from moa_attention.attention import attend, attention_probabilities
-from moa_attention.config import LayerSpec
+from moa_attention.config import LayerSpec, MoAConfig
+from moa_attention.expert import Projections
 from moa_attention.layer import MoALayer, Routing
 from moa_attention.router import Router, mix
 
@@ -27,31 +29,70 @@ def reference_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out
 
 
-def reference_layer(layer: MoALayer, z: Tensor, c: Tensor, prior: Tensor, out: nn.Module) -> Tensor:
+def weight(layer: MoALayer, name: str, prior: Any) -> Tensor:
+    """W_q, W_k or W_v of the personalised expert as one matrix."""
+    own = getattr(layer, name)
+    return getattr(prior, name).weight + own.up.weight @ own.down.weight if hasattr(own, "up") else own.weight
+
+
+def reference_layer(layer: MoALayer, z: Tensor, c: Tensor, prior: Tensor, base: Projections) -> Tensor:
     """Equations 5 to 8."""
-    q, k, v = z @ layer.to_q.weight.T, c @ layer.to_k.weight.T, c @ layer.to_v.weight.T
-    logits = z @ layer.router.project.weight.T + layer.router.project.bias
+    q, k, v = (x @ weight(layer, name, base).T for x, name in ((z, "to_q"), (c, "to_k"), (c, "to_v")))
+    r = layer.router
+    inner = z if r.narrow is None else nn.functional.silu(z @ r.narrow.weight.T + r.narrow.bias)
+    logits = inner @ r.project.weight.T + r.project.bias
     r = logits.exp() / logits.exp().sum(-1, keepdim=True)
+    out: Any = layer.to_out or base.to_out
     return r[..., :1] * prior + r[..., 1:] * out(reference_attention(q, k, v))
 
 
-def random_layer(spec: LayerSpec, own_output: bool = False) -> MoALayer:
+def random_layer(spec: LayerSpec, **options: Any) -> MoALayer:
     torch.manual_seed(0)
-    return MoALayer(spec, own_output)
+    return MoALayer(spec, MoAConfig("test", (spec,), 24, "test", 8, **options))
+
+
+class HostAttention(nn.Module):
+    """The parts of the host's CrossAttention that matter here."""
+
+    def __init__(self, spec: LayerSpec = CROSS):
+        super().__init__()
+        self.to_q = nn.Linear(32, 32, bias=False)
+        self.to_k, self.to_v = (nn.Linear(spec.context, 32, bias=False) for _ in range(2))
+        self.to_out = nn.Sequential(nn.Linear(32, 32), nn.Dropout(0.0))
+
+
+def plain(out: nn.Module) -> Projections:
+    """A prior of which only the output projection matters."""
+    return Projections(nn.Identity(), nn.Identity(), nn.Identity(), out)
 
 
 @pytest.mark.parametrize("spec", [SELF, CROSS], ids=["self", "cross"])
-@pytest.mark.parametrize("own_output", [False, True], ids=["shared", "own"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"output_projection": "own"}, {"rank": 3}, {"router": "mlp"}],
+    ids=["whole", "own output", "low rank", "mlp router"],
+)
 @torch.no_grad()
-def test_layer_agrees_with_the_equations(spec: LayerSpec, own_output: bool):
-    layer, shared = random_layer(spec, own_output), nn.Linear(32, 32)
+def test_layer_agrees_with_the_equations(spec: LayerSpec, options: dict[str, Any]):
+    layer, base = random_layer(spec, **options), Projections.of(HostAttention(spec))
     z, prior = torch.randn(3, 15, 32), torch.randn(3, 15, 32)
     c = torch.randn(3, 7, 24) if spec.is_cross else z
-    out = layer.to_out or shared
-    assert (out is shared) != own_output
-    expected = reference_layer(layer, z, c, prior, out)
-    assert (layer(z, c, prior, shared, (3, 5)) - expected).abs().max() < 1e-5
+    assert (layer.to_out is not None) == ("output_projection" in options)
+    expected = reference_layer(layer, z, c, prior, base)
+    assert (layer(z, c, prior, base, (3, 5)) - expected).abs().max() < 1e-5
     assert (expected - prior).abs().max() > 0.1
+
+
+@torch.no_grad()
+def test_low_rank_expert_is_small_and_follows_the_prior():
+    whole, low = random_layer(CROSS), random_layer(CROSS, rank=2)
+    assert sum(p.numel() for p in low.to_v.parameters()) == 2 * (24 + 32) < 24 * 32
+    host, z, c = HostAttention(), torch.randn(2, 6, 32), torch.randn(2, 5, 24)
+    before = [layer(z, c, z, Projections.of(host), (2, 3)) for layer in (whole, low)]
+    host.to_v.weight += 1
+    after = [layer(z, c, z, Projections.of(host), (2, 3)) for layer in (whole, low)]
+    assert torch.equal(before[0], after[0])
+    assert not torch.equal(before[1], after[1])
 
 
 @torch.no_grad()
@@ -60,7 +101,7 @@ def test_mixing_after_the_output_projection_equals_mixing_before():
     z, c, before = torch.randn(2, 6, 32), torch.randn(2, 5, 24), torch.randn(2, 6, 32)
     personal = attend(layer.to_q(z), layer.to_k(c), layer.to_v(c), HEADS)
     mixed_before = out(mix(before, personal, layer.router(z)))
-    assert (layer(z, c, out(before), out, (2, 3)) - mixed_before).abs().max() < 1e-5
+    assert (layer(z, c, out(before), plain(out), (2, 3)) - mixed_before).abs().max() < 1e-5
 
 
 def test_kernel_and_probabilities_agree_with_equation_one():
@@ -76,7 +117,7 @@ def test_kernel_and_probabilities_agree_with_equation_one():
 def test_observer_sees_what_was_mixed():
     layer, seen = random_layer(CROSS), {}
     z, c = torch.randn(2, 6, 32), torch.randn(2, 5, 24)
-    layer(z, c, z, nn.Identity(), (2, 3), observe=seen.__setitem__)
+    layer(z, c, z, plain(nn.Identity()), (2, 3), observe=seen.__setitem__)
     routing: Routing = seen[CROSS]
     assert routing.grid == (2, 3)
     assert torch.equal(routing.route, layer.router(z))
@@ -115,28 +156,20 @@ def test_large_bias_leaves_the_prior_bit_for_bit(dtype: torch.dtype):
     layer = random_layer(CROSS).to(dtype)
     z, c, prior = (torch.randn(2, n, w).to(dtype) for n, w in ((6, 32), (5, 24), (6, 32)))
     assert torch.equal(layer.router(z, 1e4), torch.tensor([1.0, 0.0]).expand(2, 6, 2))
-    assert torch.equal(layer(z, c, prior, nn.Identity(), (2, 3), prior_bias=1e4), prior)
-    assert not torch.equal(layer(z, c, prior, nn.Identity(), (2, 3)), prior)
+    assert torch.equal(layer(z, c, prior, plain(nn.Identity()), (2, 3), prior_bias=1e4), prior)
+    assert not torch.equal(layer(z, c, prior, plain(nn.Identity()), (2, 3)), prior)
 
 
-class HostAttention(nn.Module):
-    """The parts of the host's CrossAttention that matter here."""
-
-    def __init__(self):
-        super().__init__()
-        self.to_q = nn.Linear(32, 32, bias=False)
-        self.to_k, self.to_v = nn.Linear(24, 32, bias=False), nn.Linear(24, 32, bias=False)
-        self.to_out = nn.Sequential(nn.Linear(32, 32), nn.Dropout(0.0))
-
-
-@pytest.mark.parametrize("own_output", [False, True])
+@pytest.mark.parametrize(
+    "options", [{}, {"output_projection": "own"}, {"rank": 3}, {"router": "mlp"}], ids=["whole", "own", "low", "mlp"]
+)
 @torch.no_grad()
-def test_fresh_layer_repeats_the_prior_bit_for_bit(own_output: bool):
-    host, layer = HostAttention(), random_layer(CROSS, own_output)
+def test_fresh_layer_repeats_the_prior_bit_for_bit(options: dict[str, Any]):
+    host, layer = HostAttention(), random_layer(CROSS, **options)
     layer.init_from(host)
     z, c = torch.randn(2, 6, 32), torch.randn(2, 5, 24)
     prior = host.to_out(attend(host.to_q(z), host.to_k(c), host.to_v(c), HEADS))
-    assert torch.equal(layer(z, c, prior, host.to_out, (2, 3)), prior)
-    layer.to_v.weight.zero_()
-    assert not torch.equal(layer(z, c, prior, host.to_out, (2, 3)), prior)
+    assert torch.equal(layer(z, c, prior, Projections.of(host), (2, 3)), prior)
+    next(reversed(list(layer.to_v.parameters()))).fill_(0.1)
+    assert not torch.equal(layer(z, c, prior, Projections.of(host), (2, 3)), prior)
     assert host.to_v.weight.abs().sum() > 0, "the layer shares storage with the base model"

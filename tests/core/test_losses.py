@@ -7,9 +7,9 @@ from torch import Tensor
 from moa_attention.attention import attention_probabilities
 from moa_attention.layer import Routing
 from moa_attention.losses import (
-    average_prior_route,
     masked_reconstruction,
     object_loss,
+    prior_map,
     resize,
     router_loss,
     subject_attention,
@@ -20,6 +20,11 @@ def routing(grid: tuple[int, int], rows: int = 2, width: int = 16, tokens: int =
     pixels = grid[0] * grid[1]
     route = torch.softmax(2 * torch.randn(rows, pixels, 2), dim=-1)
     return Routing(route, torch.randn(rows, pixels, width), torch.randn(rows, tokens, width), grid)
+
+
+def average(maps: list[Routing], grid: tuple[int, int]) -> Tensor:
+    """R̄ of the router loss."""
+    return torch.stack([prior_map(m, grid) for m in maps]).mean(0)
 
 
 def test_reconstruction_counts_inside_the_mask_only():
@@ -38,11 +43,11 @@ def test_router_loss_agrees_with_its_formula():
     mask = torch.rand(2, 1, 6, 4)
     leaked = missed = 0.0
     for b in range(2):
-        average = sum(m.route[b, :, 0].reshape(6, 4) for m in maps) / 3
-        leaked += float(((1 - mask[b, 0]) * (1 - average)).square().sum()) / 2
-        missed += float((mask[b, 0] * average).square().sum()) / 2
-    assert float(router_loss(maps, mask)) == pytest.approx(leaked, abs=1e-5)
-    assert float(router_loss(maps, mask, 0.5)) == pytest.approx(leaked + 0.5 * missed, abs=1e-5)
+        mean = sum(m.route[b, :, 0].reshape(6, 4) for m in maps) / 3
+        leaked += float(((1 - mask[b, 0]) * (1 - mean)).square().sum()) / 2
+        missed += float((mask[b, 0] * mean).square().sum()) / 2
+    assert float(router_loss(average(maps, (6, 4)), mask)) == pytest.approx(leaked, abs=1e-5)
+    assert float(router_loss(average(maps, (6, 4)), mask, 0.5)) == pytest.approx(leaked + 0.5 * missed, abs=1e-5)
 
 
 def test_layers_are_averaged_before_they_are_squared():
@@ -50,17 +55,18 @@ def test_layers_are_averaged_before_they_are_squared():
     half = routing((2, 2), rows=1)
     sure = half._replace(route=torch.tensor([1.0, 0.0]).expand(1, 4, 2))
     never = half._replace(route=torch.tensor([0.0, 1.0]).expand(1, 4, 2))
-    assert float(router_loss([sure, never], torch.zeros(1, 1, 2, 2))) == pytest.approx(4 * 0.25)
-    assert float(router_loss([sure, never], torch.ones(1, 1, 2, 2))) == 0
-    assert float(router_loss([never], torch.zeros(1, 1, 2, 2))) == pytest.approx(4.0)
+    nobody, both = torch.zeros(1, 1, 2, 2), average([sure, never], (2, 2))
+    assert float(router_loss(both, nobody)) == pytest.approx(4 * 0.25)
+    assert float(router_loss(both, torch.ones(1, 1, 2, 2))) == 0
+    assert float(router_loss(average([never], (2, 2)), nobody)) == pytest.approx(4.0)
 
 
 def test_layers_of_different_grids_count_alike():
     fine, coarse = routing((8, 4)), routing((4, 2))
-    average = average_prior_route([fine, coarse], (4, 2))
-    assert average.shape == (2, 1, 4, 2)
+    mean = average([fine, coarse], (4, 2))
+    assert mean.shape == (2, 1, 4, 2)
     shrunk = resize(fine.route[..., 0].reshape(2, 1, 8, 4), (4, 2))
-    torch.testing.assert_close(average, (shrunk + coarse.route[..., 0].reshape(2, 1, 4, 2)) / 2)
+    torch.testing.assert_close(mean, (shrunk + coarse.route[..., 0].reshape(2, 1, 4, 2)) / 2)
     assert float(shrunk.mean()) == pytest.approx(float(fine.route[..., 0].mean()), abs=0.03)
 
 
@@ -68,13 +74,15 @@ def reference_object_loss(r: Routing, heads: int, slots: Tensor, masks: Tensor) 
     """mean(background of A_s) − mean(A_s on s), per head; masks of 0 and 1 on the layer's own grid."""
     probabilities, rows = attention_probabilities(r.query, r.key, heads), []
     for b in range(len(slots)):
+        terms = []
         for s in range(masks.shape[1]):
             if masks[b, s].sum() == 0:
                 continue
             inside = masks[b, s].flatten() > 0
             for head in range(heads):
                 looks = probabilities[b, head][:, slots[b] == s + 1].mean(-1)
-                rows.append(float(looks[~inside].mean() - looks[inside].mean()))
+                terms.append(float(looks[~inside].mean() - looks[inside].mean()))
+        rows.append(sum(terms) / len(terms))
     return sum(rows) / len(rows)
 
 
@@ -88,10 +96,17 @@ def masks_and_slots() -> tuple[Tensor, Tensor]:
 
 def test_object_loss_agrees_with_its_formula():
     masks, slots = masks_and_slots()
-    layers = [routing((6, 4)), routing((6, 4))]
-    expected = sum(reference_object_loss(r, 4, slots, masks) for r in layers) / 2
-    assert float(object_loss(layers, [4, 4], slots, masks)) == pytest.approx(expected, abs=1e-5)
+    layer = routing((6, 4))
+    expected = reference_object_loss(layer, 4, slots, masks)
+    assert float(object_loss(layer, 4, slots, masks)) == pytest.approx(expected, abs=1e-5)
     assert abs(expected) > 1e-4
+
+
+def test_rows_without_subjects_have_no_object_loss():
+    masks, slots = masks_and_slots()
+    layer = routing((6, 4))
+    assert float(object_loss(layer, 4, torch.full_like(slots, -1), masks)) == 0
+    assert float(object_loss(layer, 4, slots, torch.zeros_like(masks))) == 0
 
 
 def test_object_loss_rewards_looking_at_the_token_inside_the_mask():
@@ -100,8 +115,8 @@ def test_object_loss_rewards_looking_at_the_token_inside_the_mask():
     key = torch.zeros(2, 6, 2)
     key[0, [1, 5], 0], key[0, 3, 1], key[1, 2, 0] = 4.0, 4.0, 4.0
     query = 8 * masks.flatten(2).transpose(1, 2)
-    right = object_loss([r._replace(query=query, key=key)], [1], slots, masks)
-    wrong = object_loss([r._replace(query=query.flip(-1), key=key)], [1], slots, masks)
+    right = object_loss(r._replace(query=query, key=key), 1, slots, masks)
+    wrong = object_loss(r._replace(query=query.flip(-1), key=key), 1, slots, masks)
     assert right < -0.3
     assert wrong > right + 0.2
 
@@ -120,6 +135,6 @@ def test_gradients_reach_router_and_keys():
     r = routing((6, 4))
     for tensor in (r.route, r.query, r.key):
         tensor.requires_grad_(True)
-    loss = router_loss([r], masks.amax(1, keepdim=True)) + object_loss([r], [4], slots, masks)
+    loss = router_loss(average([r], (6, 4)), masks.amax(1, keepdim=True)) + object_loss(r, 4, slots, masks)
     loss.backward()
     assert all(t.grad is not None and t.grad.abs().sum() > 0 for t in (r.route, r.query, r.key))

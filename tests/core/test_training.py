@@ -7,15 +7,19 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from moa_attention import LayerSpec, MoAAdapter, MoAConfig
 from moa_attention.attention import attend
 from moa_attention.config import EMBEDDED_ENCODER
+from moa_attention.expert import Projections
 from moa_attention.training.base import Batch, Record
 from moa_attention.training.config import TrainConfig
-from moa_attention.training.loop import learning_rate, train
-from moa_attention.training.objective import draw_timesteps, encode_references, objective
+from moa_attention.training.loop import train
+from moa_attention.training.lots import Lot, generator_for, lots
+from moa_attention.training.objective import Objective, draw_timesteps, encode_references
+from moa_attention.training.optimiser import learning_rate
+from moa_attention.training.workers import Alone
 
 LAYERS = (LayerSpec("middle_0_0_attn1", 0, 16, 16, 2, True), LayerSpec("middle_0_0_attn2", 0, 16, 12, 2, True))
 CONFIG = MoAConfig("toy", LAYERS, 12, EMBEDDED_ENCODER, 8)
@@ -30,6 +34,7 @@ class Attention(nn.Module):
         self.to_q = nn.Linear(spec.hidden, spec.hidden, bias=False)
         self.to_k = nn.Linear(spec.context, spec.hidden, bias=False)
         self.to_v = nn.Linear(spec.context, spec.hidden, bias=False)
+        self.to_out = nn.Identity()
 
     def forward(self, z: Tensor, c: Tensor) -> Tensor:
         return attend(self.to_q(z), self.to_k(c), self.to_v(c), self.heads)
@@ -63,7 +68,8 @@ class ToyBase(nn.Module):
         for spec in LAYERS:
             prior = self.attentions[spec.name](z, batch.context if spec.is_cross else z)
             context = step.context_for(spec, z, batch.context)
-            z = z + adapter.layers[spec.name](z, context, prior, nn.Identity(), (h, w), observe=observe)
+            own = Projections.of(self.attentions[spec.name])
+            z = z + adapter.layers[spec.name](z, context, prior, own, (h, w), observe=observe)
         return self.drop(z).transpose(1, 2).unflatten(-1, (h, w))
 
 
@@ -75,20 +81,33 @@ def setup() -> tuple[MoAAdapter, ToyBase]:
     return adapter, base
 
 
-def draw(generator: Generator) -> Batch:
-    masks = torch.zeros(2, 2, 6, 4)
-    masks[:, 0, 1:3, 1:3] = 1
-    masks[0, 1, 4:] = 1
-    slots = torch.tensor([[0, 1, 0, 2, 0], [0, 0, 1, 0, 0]])
-    latents, context = torch.randn(2, 4, 6, 4, generator=generator), torch.randn(2, 5, 12, generator=generator)
-    return Batch(latents, context, slots, torch.rand(2, 2, 3, 64, 64, generator=generator), masks)
+def draw(lot: Lot) -> Batch:
+    """Examples in turn of one and of two subjects."""
+    masks = torch.zeros(len(lot.places), 2, 6, 4)
+    slots = torch.zeros(len(lot.places), 5, dtype=torch.long)
+    for i, place in enumerate(lot.places):
+        masks[i, 0, 1:3, 1:3] = 1
+        slots[i, 1 + place % 2] = 1
+        if place % 2:
+            masks[i, 1, 4:] = 1
+            slots[i, 3] = 2
+
+    def random(*shape: int) -> Tensor:
+        return torch.stack([torch.randn(shape, generator=g) for g in lot.generators])
+
+    return Batch(random(4, 6, 4), random(5, 12), slots, random(2, 3, 64, 64).sigmoid(), masks)
+
+
+def one_lot(seed: int = 0) -> Lot:
+    return next(lots(0, config(1, seed=seed), Alone()))
 
 
 def config(steps: int, **options: Any) -> TrainConfig:
-    return TrainConfig(steps=steps, batch_size=2, learning_rate=1e-2, precision="float32", **options)
+    settings = {"batch_size": 2, "learning_rate": 1e-2, "precision": "float32", **options}
+    return TrainConfig(steps=steps, **settings)
 
 
-def quiet(_step: int, _numbers: dict[str, float]) -> None:
+def quiet(_step: int, _numbers: dict[str, float], _averaged: MoAAdapter) -> None:
     pass
 
 
@@ -128,7 +147,7 @@ def test_a_killed_run_goes_on_from_its_last_save(tmp_path: Path, unbroken: tuple
     settings = config(5, schedule="cosine", warmup=2, save_every=3)
     seen: list[int] = []
 
-    def die(step: int, _numbers: dict[str, float]) -> None:
+    def die(step: int, _numbers: dict[str, float], _averaged: MoAAdapter) -> None:
         seen.append(step)
         if seen == [1, 2, 3, 4]:
             raise Killed
@@ -146,10 +165,10 @@ def test_a_killed_run_goes_on_from_its_last_save(tmp_path: Path, unbroken: tuple
 def test_training_lowers_the_loss_on_one_batch(tmp_path: Path):
     adapter, base = setup()
     losses: list[dict[str, float]] = []
-    fixed = draw(Generator().manual_seed(3))
+    fixed = draw(one_lot(3))
     base.sigma_at = lambda share: torch.ones(len(share))
     base.add_noise = lambda latents, noise, sigma: latents
-    train(adapter, base, lambda _: fixed, config(12), tmp_path / "state", lambda _, n: losses.append(n))
+    train(adapter, base, lambda _: fixed, config(12), tmp_path / "state", lambda _, n, __: losses.append(n))
     assert losses[-1]["reconstruction"] < losses[0]["reconstruction"]
     assert losses[-1]["loss"] < 0.95 * losses[0]["loss"]
     assert set(losses[0]) >= {"gradient_norm", "router", "object", "prior_outside", "personal_inside"}
@@ -157,8 +176,8 @@ def test_training_lowers_the_loss_on_one_batch(tmp_path: Path):
 
 
 def test_noisiness_prefers_noisy_timesteps():
-    generator = Generator().manual_seed(0)
-    even, noisy = (draw_timesteps(4000, config(1, noisiness=n), generator) for n in (1.0, 2.0))
+    generators = [generator_for(0, 0, place) for place in range(4000)]
+    even, noisy = (draw_timesteps(generators, config(1, noisiness=n)) for n in (1.0, 2.0))
     assert even.mean().item() == pytest.approx(1 / 2, abs=0.02)
     assert noisy.mean().item() == pytest.approx(2 / 3, abs=0.02)
     assert noisy.min() >= 0 and noisy.max() < 1
@@ -167,7 +186,7 @@ def test_noisiness_prefers_noisy_timesteps():
 def test_router_weight_sends_the_background_to_the_prior(tmp_path: Path):
     adapter, base = setup()
     numbers: list[dict[str, float]] = []
-    train(adapter, base, draw, config(15, router_weight=1.0), tmp_path / "state", lambda _, n: numbers.append(n))
+    train(adapter, base, draw, config(15, router_weight=1.0), tmp_path / "state", lambda _, n, __: numbers.append(n))
     assert numbers[-1]["prior_outside"] > 0.6
 
 
@@ -175,7 +194,7 @@ def test_router_foreground_sends_subjects_to_the_personalised_branch(tmp_path: P
     adapter, base = setup()
     numbers: list[dict[str, float]] = []
     settings = config(15, router_weight=1.0, router_foreground=4.0)
-    train(adapter, base, draw, settings, tmp_path / "state", lambda _, n: numbers.append(n))
+    train(adapter, base, draw, settings, tmp_path / "state", lambda _, n, __: numbers.append(n))
     assert numbers[-1]["personal_inside"] > numbers[0]["personal_inside"]
 
 
@@ -183,7 +202,8 @@ def test_every_adapter_weight_gets_a_gradient_and_no_base_weight():
     adapter, base = setup()
     for parameter in adapter.parameters():
         nn.init.normal_(parameter, std=0.2)
-    loss, _ = objective(adapter, base, draw(Generator().manual_seed(0)), config(1), Generator().manual_seed(0))
+    lot = one_lot()
+    loss, _ = Objective(adapter, base, config(1))(draw(lot), lot.generators)
     loss.backward()
     assert [n for n, p in adapter.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
     assert all(p.grad is None for p in base.parameters())

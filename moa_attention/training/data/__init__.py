@@ -1,0 +1,1 @@
+"""Training data: folders of pictures read, framed, cached and drawn from."""

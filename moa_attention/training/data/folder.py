@@ -1,0 +1,87 @@
+"""A folder of pictures with captions and masks beside them.
+
+beach.jpg          the picture (.jpg .jpeg .png .webp)
+beach.txt          its caption; words marked with <|image|>, else the first person words, are the subjects
+beach.png          the mask of its only subject: white, or opaque, where it is. Or the picture's own transparency
+beach.mask.png     the same, where the picture itself is a .png
+beach.mask1.png    one mask for each of several subjects, in the order of their words
+beach.ref1.jpg     another picture of subject 1 (beach.ref1b.jpg and so on for more), optional
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from .pictures import BadPicture, Mask, Picture, Reading, Subject, read_image
+from .words import PERSON_WORDS, find_words, take_marks
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+COMPANION = re.compile(r"\.(?:mask\d?|ref\d[a-z]*)$")
+
+
+def read_folder(root: Path, words: Sequence[str] = PERSON_WORDS) -> Reading:
+    """All pictures below `root`, in the order of their names, and what was left out and why.
+
+    Args: words: nouns that can be a subject where a caption has no marks.
+    """
+    groups: dict[Path, list[Path]] = {}
+    for path in sorted(root.rglob("*")):
+        if path.suffix.lower() in PICTURES and not path.name.startswith("."):
+            groups.setdefault(path.with_name(COMPANION.sub("", path.stem)), []).append(path)
+    reading = Reading()
+    for base, files in groups.items():
+        own = sorted((p for p in files if p.stem == base.name), key=lambda p: p.suffix.lower() == ".png")
+        try:
+            if not own:
+                raise BadPicture(f"there is no picture {base.name} for {files[0].name}")
+            reading.pictures.append(read_picture(own[0], [p for p in files if p != own[0]], words))
+        except BadPicture as reason:
+            reading.dropped.append((own[0] if own else files[0], str(reason)))
+    return reading
+
+
+def read_picture(path: Path, beside: Sequence[Path], words: Sequence[str]) -> Picture:
+    """One picture with the files of its name beside it.
+
+    Raises: BadPicture when something is missing or does not fit together.
+    """
+    caption, ends = read_caption(path, words)
+    masks = find_masks(path, beside)
+    if not masks:
+        raise BadPicture(f"no mask: neither {path.stem}.png nor {path.stem}.mask.png, and the picture is opaque")
+    if len(masks) > len(ends):
+        raise BadPicture(f"{len(masks)} masks but {len(ends)} words that could be a subject in '{caption}'")
+    subjects = [
+        Subject(end, mask, tuple(p for p in beside if re.search(rf"\.ref{number}[a-z]*$", p.stem)))
+        for number, (end, mask) in enumerate(zip(ends, masks, strict=False), start=1)
+    ]
+    return Picture(path, caption, tuple(subjects))
+
+
+def read_caption(path: Path, words: Sequence[str]) -> tuple[str, list[int]]:
+    """The caption and the offsets just behind the words that may be subjects.
+
+    Raises: BadPicture when there is no caption or no such word.
+    """
+    file = path.with_suffix(".txt")
+    if not file.is_file():
+        raise BadPicture(f"no caption: {file.name} is not there")
+    text = " ".join(file.read_text(encoding="utf-8", errors="replace").split())
+    caption, ends = take_marks(text)
+    ends = ends or find_words(caption, words)
+    if not ends:
+        raise BadPicture(f"no word for a subject in '{caption}'")
+    return caption, ends
+
+
+def find_masks(path: Path, beside: Sequence[Path]) -> list[Mask]:
+    """The masks of a picture in order; its own transparency when there is no other.
+
+    Raises: BadPicture when the picture cannot be read.
+    """
+    numbered = sorted(p for p in beside if re.search(r"\.mask\d$", p.stem))
+    single = [p for p in beside if p.stem in (f"{path.stem}.mask", path.stem)][:1]
+    found = numbered or single or ([path] if len(read_image(path)) == 4 else [])
+    return [Mask(p) for p in found]
