@@ -15,7 +15,7 @@ from .dataset import MASK_SIZE, paint
 from .faces import SPLITS, VARIANTS, WORK
 from .judges import Judges, load_judges, portrait
 from .scenes import SCENES
-from .studio import BIAS, GRID, Order, People, Studio
+from .studio import BIAS, GRID, START, Order, People, Studio
 
 PINNED = -1e4
 """A prior bias at which only the personalised branch speaks."""
@@ -36,9 +36,9 @@ class Case:
     seed: int
 
 
-def line_ups(people: People) -> dict[str, list[int]]:
-    """The first LINE_UP men and women of the test split."""
-    return {n: [i for i in SPLITS["test"] if people.noun(i) == n][:LINE_UP] for n in ("man", "woman")}
+def line_ups(people: People, split: str = "test") -> dict[str, list[int]]:
+    """The first LINE_UP men and women of a split."""
+    return {n: [i for i in SPLITS[split] if people.noun(i) == n][:LINE_UP] for n in ("man", "woman")}
 
 
 def single_cases(line_up: dict[str, list[int]], count: int) -> list[Case]:
@@ -104,11 +104,13 @@ def batches(items: list) -> Iterator[list]:
         yield items[start : start + BATCH]
 
 
-def paint_all(studio: Studio, wanted: list[Order], prior_bias: float | None) -> tuple[Tensor, Tensor | None]:
+def paint_all(
+    studio: Studio, wanted: list[Order], prior_bias: float | None, start: float = START
+) -> tuple[Tensor, Tensor | None]:
     """`Studio.paint` over batches; without an adapter the subjects stay at home."""
     if prior_bias is None:
         wanted = [replace(order, subjects=()) for order in wanted]
-    pictures, maps = zip(*(studio.paint(batch, prior_bias) for batch in batches(wanted)), strict=True)
+    pictures, maps = zip(*(studio.paint(batch, prior_bias, start) for batch in batches(wanted)), strict=True)
     return torch.cat(pictures), None if maps[0] is None else torch.cat(maps)
 
 

@@ -18,8 +18,8 @@ from .studio import Order, People, Studio
 FOLDER = ROOT / "docs" / "images"
 CELL, GAP, CAPTION = 224, 6, 22
 INK, SHEET = (30, 30, 30), (255, 255, 255)
-HERO = ("a woman on a beach", 6, (2750, 2753, 2754, 2763))
-"""Prompt, seed, and four women of the test split."""
+HERO = ("a man in a forest", 5, (2760, 2801, 2793, 2782))
+"""Prompt, seed, and four men of the test split."""
 PAIR = ("a man and a woman on a beach", 5, (2760, 2766), (2789, 2776))
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 
@@ -69,12 +69,12 @@ def router_map(picture: Tensor, values: Tensor) -> Image.Image:
 
 def hero(studio: Studio, people: People) -> Image.Image:
     """One prompt, one seed: prior only, four people, the router."""
-    prompt, seed, women = HERO
-    subjects = [studio.subject(people.reference(i), people.noun(i)) for i in women]
+    prompt, seed, men = HERO
+    subjects = [studio.subject(people.reference(i), people.noun(i)) for i in men]
     prior, _ = studio.paint([Order(prompt, (), seed)], None)
     ours, maps = zip(*(studio.paint([Order(prompt, (s,), seed)]) for s in subjects), strict=True)
     cells = [("the base model alone", to_image(prior[0]))]
-    cells += [("", with_inset(to_image(p[0]), people.reference(i))) for p, i in zip(ours, women, strict=True)]
+    cells += [("", with_inset(to_image(p[0]), people.reference(i))) for p, i in zip(ours, men, strict=True)]
     return row([*cells, ("where the person speaks", router_map(ours[0][0], torch.cat(maps).mean(0)))])
 
 
@@ -96,8 +96,8 @@ def pairs(studio: Studio, people: People) -> Image.Image:
 
 def strengths(studio: Studio, people: People) -> Image.Image:
     """One person at rising strength."""
-    prompt, seed, women = HERO
-    subject = studio.subject(people.reference(women[0]), people.noun(women[0]))
+    prompt, seed, men = HERO
+    subject = studio.subject(people.reference(men[2]), people.noun(men[2]))
     cells = []
     for strength in STRENGTHS:
         picture, _ = studio.paint([Order(prompt, (subject,), seed)], bias_from_strength(strength))
@@ -127,13 +127,15 @@ def curves(target: Path) -> None:
     for name in ("reconstruction", "router", "object"):
         values = smooth(adapter[name])
         panels[1].plot(adapter["step"][-len(values) :], torch.tensor(values) / abs(values[0] or 1), label=name)
-    panels[1].set(title="adapter: losses, relative to their start", xlabel="step", ylim=(-6, 2))
+    panels[1].set(title="adapter: losses, relative to their start", xlabel="step", ylim=(-4, 2))
     panels[1].legend()
     for name, text in (("prior_outside", "R_0 outside the people"), ("personal_inside", "R_1 inside")):
         values = smooth(adapter[name])
         panels[2].plot(adapter["step"][-len(values) :], values, label=text)
     panels[2].set(title="adapter: the router", xlabel="step", ylim=(0, 1))
     panels[2].legend()
+    for panel in panels:
+        panel.locator_params(axis="x", nbins=6)
     figure.savefig(target, dpi=110)
 
 

@@ -91,18 +91,21 @@ class Studio:
 
     @torch.no_grad()
     def paint(
-        self, orders: list[Order], prior_bias: float | None = BIAS, steps: int = STEPS
+        self, orders: list[Order], prior_bias: float | None = BIAS, start: float = START
     ) -> tuple[Tensor, Tensor | None]:
         """Paint a batch. Noise that the sampler adds on its way depends on the place in the batch.
 
-        Args: prior_bias: in the place of what STRENGTH means; None leaves the adapter out.
+        Args:
+            prior_bias: in the place of what STRENGTH means; None leaves the adapter out.
+            start: in the place of START.
+
         Returns: pictures (B,3,128,128) in [0,1]; mean R_1 (B,16,16) over layers and steps, None without adapter.
         """
         trace = Trace(self.adapter.model.config.layers)
         model = self.model
         if prior_bias is not None:
             model = apply_adapter(
-                model, self.adapter, encoder=self.encoder, prior_bias=prior_bias, start=START, trace=trace
+                model, self.adapter, encoder=self.encoder, prior_bias=prior_bias, start=start, trace=trace
             )
         noise = torch.cat(
             [
@@ -112,7 +115,7 @@ class Studio:
         )
         negative = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(""))
         latent = comfy.sample.sample(
-            model, noise, steps, GUIDANCE, SAMPLER, SCHEDULE, self.condition(orders), negative, torch.zeros_like(noise),
+            model, noise, STEPS, GUIDANCE, SAMPLER, SCHEDULE, self.condition(orders), negative, torch.zeros_like(noise),
             seed=0, disable_pbar=True,
         )  # fmt: skip
         pictures = self.vae.decode(latent).movedim(-1, 1).float().clamp(0, 1)
