@@ -16,10 +16,12 @@ if sys.version_info < (3, 10):  # noqa: UP036  (said to whoever starts us with a
 
 from devtools import browser, demo, environment, host, server, testing
 
+RECIPE = str(host.ROOT / "recipes" / "run.py")
 FORWARDED = {
     "bench": (["-m", "devtools.run_module", "benchmarks.sampling"], "what MoA costs beside the base model", ()),
-    "eval": (["recipes/run.py", "mini.evaluate"], "measure MoA Mini on identities it has never seen", ("train",)),
-    "train-mini": (["recipes/run.py", "mini.train"], "make MoA Mini from nothing (hours on CPU); resumes", ("train",)),
+    "eval": ([RECIPE, "mini.evaluate"], "measure MoA Mini on identities it has never seen", ("train",)),
+    "train": ([RECIPE, "adapter.train"], "train an adapter on your pictures: train config.toml; resumes", ("train",)),
+    "train-mini": ([RECIPE, "mini.train"], "make MoA Mini from nothing (hours on CPU); resumes", ("train",)),
 }
 
 
@@ -72,7 +74,8 @@ def _forward(command: str, arguments: list[str]) -> int:
     folder = environment.ensure(*extras)
     variables = {**os.environ, "COMFYUI_PATH": str(folder), "HF_HUB_OFFLINE": "1"}
     run = [str(environment.python()), *program, *arguments]
-    return subprocess.run(run, cwd=host.ROOT, env=variables).returncode
+    # Modules are found from our folder; paths that a person gives to a recipe are meant from where they stand.
+    return subprocess.run(run, cwd=host.ROOT if program[0] == "-m" else None, env=variables).returncode
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ from .apply import ApplyMoA
 from .folders import register_adapter_folder
 from .load import LoadMoAAdapter, MoALoadMini
 from .prompt import MoATextEncode
+from .save import MoASaveAdapter
 from .subject import SubjectEncode
+from .train import MoATrain
 from .visualize import RouterVisualize
 
 
@@ -19,4 +21,5 @@ class MoAExtension(ComfyExtension):
         register_adapter_folder()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [LoadMoAAdapter, SubjectEncode, MoATextEncode, ApplyMoA, RouterVisualize, MoALoadMini]
+        using = [LoadMoAAdapter, SubjectEncode, MoATextEncode, ApplyMoA, RouterVisualize, MoALoadMini]
+        return [*using, MoATrain, MoASaveAdapter]

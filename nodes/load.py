@@ -7,6 +7,7 @@ import hashlib
 from comfy_api.latest import io
 
 from ..moa_attention.adapter import MoAAdapter
+from ..moa_attention.checkpoint import Header, read_header
 from .folders import WEIGHTS, adapter_names, adapter_path
 from .mini import load_mini
 from .patch import load_adapter_patcher
@@ -24,6 +25,24 @@ def encoder_identity(adapter: MoAAdapter) -> str:
     for tensor in adapter.encoder.state_dict().values():
         digest.update(tensor.float().cpu().numpy().tobytes())
     return f"{name}:{digest.hexdigest()[:12]}"
+
+
+def describe(header: Header) -> str:
+    """What a file says of itself, for people: one line for each thing, nested ones in full."""
+    config = header.config
+    kind = f"rank {config.rank}" if config.rank else "whole matrices"
+    lines = [
+        f"for {config.base}, {len(config.layers)} attention layers, {kind}",
+        f"sees through {config.image_encoder}",
+        f"licence: {header.licence}",
+    ]
+    lines += [f"{name}: {value}" for name, value in header.provenance.items() if not isinstance(value, dict)]
+    lines += [
+        f"{name}: {', '.join(f'{k} {v}' for k, v in value.items())}"
+        for name, value in header.provenance.items()
+        if isinstance(value, dict)
+    ]
+    return "\n".join(lines)
 
 
 class LoadMoAAdapter(io.ComfyNode):
@@ -52,7 +71,12 @@ class LoadMoAAdapter(io.ComfyNode):
                     "Entries under 'bundled' come with this extension.",
                 )
             ],
-            outputs=[AdapterSocket.Output(display_name="adapter", tooltip="For SubjectEncode and ApplyMoA.")],
+            outputs=[
+                AdapterSocket.Output(display_name="adapter", tooltip="For SubjectEncode and ApplyMoA."),
+                io.String.Output(
+                    display_name="about", tooltip="What the file says of itself: base, data, licence, settings."
+                ),
+            ],
         )
 
     @classmethod
@@ -62,8 +86,10 @@ class LoadMoAAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, adapter_file: str) -> io.NodeOutput:
-        patcher = load_adapter_patcher(adapter_path(adapter_file))
-        return io.NodeOutput(Adapter(patcher, adapter_file, encoder_identity(patcher.model)))
+        path = adapter_path(adapter_file)
+        header, patcher = read_header(path), load_adapter_patcher(path)
+        made = Adapter(patcher, adapter_file, encoder_identity(patcher.model), header.licence, header.provenance)
+        return io.NodeOutput(made, describe(header))
 
 
 class MoALoadMini(io.ComfyNode):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from comfy_api.latest import io
@@ -22,6 +23,9 @@ class Adapter:
     name: str
     encoder: str
     """Identity of the image features it understands: the CLIP vision model's name, or its own encoder's fingerprint."""
+    licence: str = "not stated"
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """What it says of its making: data, base, steps, settings."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from comfyui_moa.nodes.folders import register_adapter_folder
 register_adapter_folder()
 NODES = {node.GET_SCHEMA().node_id: node for node in asyncio.run(MoAExtension().get_node_list())}
 EXPECTED: dict[str, tuple[list[str], list[str]]] = {
-    "LoadMoAAdapter": (["adapter_file:COMBO"], ["MOA_ADAPTER"]),
+    "LoadMoAAdapter": (["adapter_file:COMBO"], ["MOA_ADAPTER", "STRING"]),
     "SubjectEncode": (
         [
             "adapter:MOA_ADAPTER",
@@ -46,6 +46,29 @@ EXPECTED: dict[str, tuple[list[str], list[str]]] = {
         ["IMAGE", "MASK"],
     ),
     "MoALoadMini": (["model:COMBO"], ["MODEL", "CLIP", "VAE"]),
+    "MoATrain": (
+        [
+            "model:MODEL",
+            "clip:CLIP",
+            "vae:VAE",
+            "folder:COMBO",
+            "name:STRING",
+            "steps:INT",
+            "batch_size:INT",
+            "micro_batch:INT",
+            "learning_rate:FLOAT",
+            "rank:INT",
+            "side:INT",
+            "checkpointing:BOOLEAN",
+            "seed:INT",
+            "licence:STRING",
+            "start:MOA_ADAPTER?",
+            "clip_vision:CLIP_VISION?",
+            "clip_vision_name:STRING",
+        ],
+        ["MOA_ADAPTER", "LOSS_MAP", "STRING"],
+    ),
+    "MoASaveAdapter": (["adapter:MOA_ADAPTER", "filename_prefix:STRING", "precision:COMBO"], ["STRING"]),
 }
 
 
@@ -75,8 +98,9 @@ def test_every_seam_is_explained(name: str):
         assert entry.tooltip and len(entry.tooltip) > 10, f"{name}: {entry.id}"
 
 
-def test_only_the_visualizer_is_an_output_node():
-    assert [name for name, node in NODES.items() if node.GET_SCHEMA().is_output_node] == ["RouterVisualize"]
+def test_what_shows_or_writes_something_is_an_output_node():
+    outputs = {name for name, node in NODES.items() if node.GET_SCHEMA().is_output_node}
+    assert outputs == {"RouterVisualize", "MoASaveAdapter"}
 
 
 def test_defaults_leave_the_adapter_as_trained():

@@ -5,7 +5,10 @@ from typing import Any
 
 from devtools.server import Server
 
-NODES = {"LoadMoAAdapter", "SubjectEncode", "MoATextEncode", "ApplyMoA", "RouterVisualize", "MoALoadMini"}
+NODES = {
+    "LoadMoAAdapter", "SubjectEncode", "MoATextEncode", "ApplyMoA", "RouterVisualize", "MoALoadMini", "MoATrain",
+    "MoASaveAdapter",
+}  # fmt: skip
 
 
 def picture(size: int = 32) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""An adapter of your own: prepare pictures, plan, train, evaluate."""

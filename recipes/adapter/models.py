@@ -1,0 +1,47 @@
+"""The frozen models of a run, loaded by the host, and the adapter that is trained beside them."""
+
+from typing import Any, NamedTuple
+
+import comfy.clip_vision
+import comfy.sd
+import comfy.utils
+import torch
+
+from ...moa_attention.adapter import MoAAdapter
+from ...moa_attention.checkpoint import load_adapter
+from ...nodes.encoders import HostEncoders
+from ...nodes.folders import WEIGHTS
+from ...nodes.mini import load_mini
+from ...nodes.training import trainable_adapter
+from .settings import MINI, Settings
+
+
+class Loaded(NamedTuple):
+    """What a run works with."""
+
+    model: Any
+    clip: Any
+    vae: Any
+    encoders: HostEncoders
+    adapter: MoAAdapter
+
+
+def load(settings: Settings) -> Loaded:
+    """Load everything the settings name; the adapter is in float32.
+
+    Raises: ValueError when nothing says how the adapter is to see; what the host raises for files it cannot read.
+    """
+    torch.manual_seed(settings.train.seed)
+    models, wanted = settings.models, settings.adapter
+    if models.checkpoint == MINI:
+        model, clip, vae = load_mini(WEIGHTS / "mini")
+    else:
+        model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(models.checkpoint)
+    if models.vae:
+        vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(models.vae, safe_load=True))
+    vision = comfy.clip_vision.load(models.clip_vision) if models.clip_vision else None
+    encoders = HostEncoders(model, clip, vae, vision)
+    start = load_adapter(wanted.start) if wanted.start else None
+    options = {"rank": wanted.rank, "router": wanted.router, "output_projection": wanted.output_projection}
+    adapter = trainable_adapter(model, encoders, models.clip_vision_name, start, **options)
+    return Loaded(model, clip, vae, encoders, adapter)

@@ -1,0 +1,120 @@
+"""The config file of a training run: TOML, one table for each class here, every field explained where it stands."""
+
+from dataclasses import field
+from pathlib import Path
+from typing import Literal
+
+import pydantic
+import tomli
+
+from ...moa_attention.training.config import TrainConfig
+from ...moa_attention.training.data.augment import Strength
+from ...moa_attention.training.data.words import PERSON_WORDS
+
+checked = pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(extra="forbid"))
+"""A dataclass that refuses unknown fields and wrong types."""
+MINI = "moa-mini"
+"""As `checkpoint`: the bundled small model."""
+
+
+@checked
+class Models:
+    """[models]: the frozen parts, ordinary ComfyUI files."""
+
+    checkpoint: str
+    """SD1.5 or SDXL checkpoint, or "moa-mini"."""
+    vae: str = ""
+    """Another VAE than the checkpoint's."""
+    clip_vision: str = ""
+    """CLIP vision model through which the adapter will see its subjects; unused with "moa-mini"."""
+    clip_vision_name: str = "clip-vit-large-patch14"
+    """What users of the adapter will be told to load."""
+
+
+@checked
+class Data:
+    """[data]: the pictures."""
+
+    folder: str
+    """Pictures with captions and masks beside them, or FastComposer's layout of FFHQ."""
+    licence: str
+    """What the pictures allow; written into the adapter file."""
+    description: str = ""
+    """One line on what they show; written into the adapter file."""
+    side: int = 512
+    """Pictures get about side² pixels (1024 for SDXL)."""
+    views: int = 8
+    """Augmented references computed of each subject."""
+    augmentation: Strength = "fastcomposer"
+    """"fastcomposer", or "gentle": framing, tilt and light only, where colours are the identity."""
+    words: tuple[str, ...] = PERSON_WORDS
+    """Nouns that may be a subject in captions without <|image|> marks."""
+
+
+@checked
+class Adapter:
+    """[adapter]: what is trained."""
+
+    rank: int = 0
+    """0 trains whole W_q, W_k, W_v (the paper); r trains differences of rank r to the base model's (ours)."""
+    router: Literal["linear", "mlp"] = "linear"
+    """f of eq. 5: one linear layer, or two."""
+    output_projection: Literal["shared", "own"] = "shared"
+    """Whether the personalised branch has a W_o of its own (the equations name none)."""
+    start: str = ""
+    """An adapter file to go on from."""
+
+
+@checked
+class Validation:
+    """[validation]: the sheet of pictures that is painted now and then: prior only, personalised, router map."""
+
+    every: int = 500
+    """Steps between sheets; 0 for none."""
+    prompts: tuple[str, ...] = ("a photo of a man reading in a cafe", "a photo of a woman on a beach")
+    """The first word that may be a subject becomes the subject."""
+    references: tuple[str, ...] = ()
+    """Pictures of subjects; without any, the first pictures of the data."""
+    steps: int = 20
+    """Sampling steps."""
+    guidance: float = 5.0
+    """Classifier-free guidance."""
+
+
+@checked
+class Train(TrainConfig):
+    """[train]: see `moa_attention/training/config.py`."""
+
+
+@checked
+class Settings:
+    """A whole config file."""
+
+    output: Path
+    """Folder for the adapter, the resumable state, the log, the sheets and the cache."""
+    models: Models
+    data: Data
+    train: Train
+    adapter: Adapter = field(default_factory=Adapter)
+    validation: Validation = field(default_factory=Validation)
+
+
+class SettingsError(ValueError):
+    """The file says something that cannot be meant."""
+
+
+def read_settings(path: Path) -> Settings:
+    """Read a config file. Relative paths in it are meant from where the command is run.
+
+    Raises: SettingsError naming the field and what is wrong with it.
+    """
+    try:
+        tables = tomli.loads(path.read_text(encoding="utf-8"))
+        return pydantic.TypeAdapter(Settings).validate_python(tables)
+    except FileNotFoundError as error:
+        raise SettingsError(f"There is no config file {path}.") from error
+    except tomli.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+    except pydantic.ValidationError as error:
+        wrong = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise SettingsError("\n".join([f"{path} has mistakes:", *wrong])) from error
