@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ LossMap = io.Custom("LOSS_MAP")
 """The host's own: `{"loss": [...]}`, for its node Plot Loss Graph."""
 VIEWS = 8
 """Augmented references computed of each subject, for CLIP vision."""
-RUNS = "moa_training"
-"""Folder of ComfyUI's output folder in which runs keep state and cache."""
+RUNS, STATE, LOG = "moa_training", "state.safetensors", "log.jsonl"
+"""Folder of ComfyUI's output folder in which runs keep these files and the cache."""
 
 
 def input_folders() -> list[str]:
@@ -171,11 +172,10 @@ class MoATrain(io.ComfyNode):
             checkpointing=checkpointing, seed=seed, precision="float32" if comfy.model_management.cpu_mode() else "bfloat16",
         )  # fmt: skip
         encoders = HostEncoders(model, clip, vae, clip_vision)
-        module = trainable_adapter(model, encoders, clip_vision_name, start and start.patcher.model, rank=rank)
+        module = trainable_adapter(model, encoders, clip_vision_name, start and start.patcher.model, seed, rank=rank)
         pictures = inside(folder_paths.get_input_directory(), folder)
         cached, report = fill_cache(pictures, module, encoders, side, run / "cache")
-        losses: list[float] = []
-        trained = run_training(model, module, encoders, cached, config, run / "state.safetensors", losses)
+        trained = run_training(model, module, encoders, cached, config, run)
         provenance = {
             "base_fingerprint": fingerprint(model.model.diffusion_model),
             "data": folder,
@@ -185,7 +185,7 @@ class MoATrain(io.ComfyNode):
         }
         patcher = for_sampling(trained)
         adapter = Adapter(patcher, name, encoder_identity(patcher.model), licence, provenance)
-        return io.NodeOutput(adapter, {"loss": losses}, report)
+        return io.NodeOutput(adapter, {"loss": read_losses(run / LOG)}, report)
 
 
 def fill_cache(folder: Path, adapter: MoAAdapter, encoders: HostEncoders, side: int, cache: Path) -> tuple[Cached, str]:
@@ -216,28 +216,39 @@ def run_training(
     encoders: HostEncoders,
     cached: Cached,
     config: TrainConfig,
-    state: Path,
-    losses: list[float],
+    run: Path,
 ) -> MoAAdapter:
-    """The loop, with a progress bar; a cancelled run saves its state first.
+    """The loop, with a progress bar and a log; a cancelled run saves its state first.
 
     Raises: the host's InterruptProcessingException.
     """
     bar = comfy.utils.ProgressBar(config.steps)
+    cancelled: list[BaseException] = []
 
     def log(step: int, numbers: dict[str, float], _averaged: MoAAdapter) -> None:
-        losses.append(numbers["loss"])
-        bar.update_absolute(step)
+        with (run / LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **numbers}) + "\n")
+        try:
+            bar.update_absolute(step)
+        except comfy.model_management.InterruptProcessingException as cancel:
+            cancelled.append(cancel)  # the host cancels through its progress bar; the loop must end in order
 
     null = encoders.text("", [])
     side = encoders.side if adapter.encoder is not None else None
     examples = CachedExamples(cached.entries, null, config, "fastcomposer", side, model.load_device)
     with training_mode(model, config):
         base = HostBase(model, host_patcher(adapter.to(model.load_device)))
-        interrupted = comfy.model_management.processing_interrupted
-        trained = train(adapter, base, examples, config, state, log, lambda: not interrupted())
-    comfy.model_management.throw_exception_if_processing_interrupted()
+        trained = train(adapter, base, examples, config, run / STATE, log, lambda: not cancelled)
+    if cancelled:
+        raise cancelled[0]
     return trained
+
+
+def read_losses(log: Path) -> list[float]:
+    """The loss of every step of a run, those before a restart among them; a step done twice counts as done last."""
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    by_step = {row["step"]: row["loss"] for row in rows}
+    return [by_step[step] for step in sorted(by_step)]
 
 
 def for_sampling(trained: MoAAdapter) -> Any:

@@ -114,16 +114,18 @@ def freeze(module: nn.Module) -> None:
 
 
 def trainable_adapter(
-    model: Any, encoders: HostEncoders, clip_vision_name: str, start: MoAAdapter | None, **options: Any
+    model: Any, encoders: HostEncoders, clip_vision_name: str, start: MoAAdapter | None, seed: int, **options: Any
 ) -> MoAAdapter:
     """The adapter a run begins with, in float32: a copy of `start`, else a fresh one for this model.
 
     Args:
         clip_vision_name: of the CLIP vision model in `encoders`, for whoever will use the adapter.
+        seed: of what is random in a fresh one.
         options: of `fresh_adapter`.
     Raises: ValueError when nothing says how the adapter is to see.
     """
-    with torch.inference_mode(False):
+    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
         if start is not None:
             adapter = MoAAdapter(start.config)
             adapter.load_state_dict(start.state_dict())

@@ -55,7 +55,12 @@ def train(
     while step < config.steps and keep_going():
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, config)
-        numbers = accumulate(objective, examples, step, config, workers)
+        try:
+            numbers = accumulate(objective, examples, step, config, workers)
+        except BaseException:  # cancelled, perhaps: nothing of this step is learned yet, and all before it is kept
+            if workers.rank == 0:
+                save_state(state, step, adapter, average, optimiser)
+            raise
         numbers["gradient_norm"] = clip_grad_norm_(adapter.parameters(), config.gradient_clip)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)

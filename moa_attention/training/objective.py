@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Generator, Tensor, nn
@@ -34,6 +35,11 @@ def draw_noise(generators: Sequence[Generator], latents: Tensor) -> Tensor:
     return torch.stack([torch.randn(latents.shape[1:], generator=g) for g in generators]).to(latents)
 
 
+def mixed_precision(like: Tensor, wanted: bool) -> AbstractContextManager[object]:
+    """bfloat16 arithmetic, or none in spite of one around; tensors without contents know no such thing."""
+    return nullcontext() if like.is_meta else torch.autocast(like.device.type, torch.bfloat16, enabled=wanted)
+
+
 def mean_where(values: Tensor, mask: Tensor) -> Tensor:
     """The mean under the mask for each example, then over the batch: (B,1,h,w) (B,1,h,w) -> ()."""
     return ((values * mask).sum(dim=(1, 2, 3)) / mask.sum(dim=(1, 2, 3)).clamp(min=1e-6)).mean()
@@ -52,7 +58,7 @@ class LayerLosses:
 
     def observe(self, spec: LayerSpec, routing: Routing) -> None:
         masks = self.batch.masks
-        with torch.autocast(masks.device.type, enabled=False):
+        with mixed_precision(masks, False):
             if spec.supervised:
                 self.prior_maps[spec.name] = prior_map(routing, (masks.shape[-2], masks.shape[-1]))
             if spec.is_cross:
@@ -83,7 +89,7 @@ class Objective(nn.Module):
         sigma = base.sigma_at(draw_timesteps(generators, config))
         noisy = base.add_noise(batch.latents, draw_noise(generators, batch.latents), sigma)
         layers = LayerLosses(batch)
-        with torch.autocast(noisy.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        with mixed_precision(noisy, config.precision == "bfloat16"):
             features = encode_references(self.adapter, batch.references).float()
             denoised = base.denoise(noisy, sigma, batch, features, layers.record).float()
 

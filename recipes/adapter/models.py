@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import comfy.clip_vision
 import comfy.sd
 import comfy.utils
-import torch
 
 from ...moa_attention.adapter import MoAAdapter
 from ...moa_attention.checkpoint import load_adapter
@@ -31,7 +30,6 @@ def load(settings: Settings) -> Loaded:
 
     Raises: ValueError when nothing says how the adapter is to see; what the host raises for files it cannot read.
     """
-    torch.manual_seed(settings.train.seed)
     models, wanted = settings.models, settings.adapter
     if models.checkpoint == MINI:
         model, clip, vae = load_mini(WEIGHTS / "mini")
@@ -43,5 +41,5 @@ def load(settings: Settings) -> Loaded:
     encoders = HostEncoders(model, clip, vae, vision)
     start = load_adapter(wanted.start) if wanted.start else None
     options = {"rank": wanted.rank, "router": wanted.router, "output_projection": wanted.output_projection}
-    adapter = trainable_adapter(model, encoders, models.clip_vision_name, start, **options)
+    adapter = trainable_adapter(model, encoders, models.clip_vision_name, start, settings.train.seed, **options)
     return Loaded(model, clip, vae, encoders, adapter)

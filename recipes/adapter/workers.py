@@ -12,7 +12,8 @@ class Accelerated:
 
     def __init__(self, accelerator: Accelerator):
         self.accelerator = accelerator
-        self.count, self.rank = accelerator.num_processes, accelerator.process_index
+        self.count: int = accelerator.num_processes
+        self.rank: int = accelerator.process_index
 
     def share(self, objective: nn.Module) -> nn.Module:
         return self.accelerator.prepare_model(objective)

@@ -3,108 +3,17 @@
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
+from toy import config, draw, one_lot, setup
 
-from moa_attention import LayerSpec, MoAAdapter, MoAConfig
-from moa_attention.attention import attend
-from moa_attention.config import EMBEDDED_ENCODER
-from moa_attention.expert import Projections
-from moa_attention.training.base import Batch, Record
-from moa_attention.training.config import TrainConfig
+from moa_attention import MoAAdapter
 from moa_attention.training.loop import train
-from moa_attention.training.lots import Lot, generator_for, lots
+from moa_attention.training.lots import generator_for
 from moa_attention.training.objective import Objective, draw_timesteps, encode_references
 from moa_attention.training.optimiser import learning_rate
-from moa_attention.training.workers import Alone
-
-LAYERS = (LayerSpec("middle_0_0_attn1", 0, 16, 16, 2, True), LayerSpec("middle_0_0_attn2", 0, 16, 12, 2, True))
-CONFIG = MoAConfig("toy", LAYERS, 12, EMBEDDED_ENCODER, 8)
-
-
-class Attention(nn.Module):
-    """A frozen attention layer of the toy base model."""
-
-    def __init__(self, spec: LayerSpec):
-        super().__init__()
-        self.heads = spec.heads
-        self.to_q = nn.Linear(spec.hidden, spec.hidden, bias=False)
-        self.to_k = nn.Linear(spec.context, spec.hidden, bias=False)
-        self.to_v = nn.Linear(spec.context, spec.hidden, bias=False)
-        self.to_out = nn.Identity()
-
-    def forward(self, z: Tensor, c: Tensor) -> Tensor:
-        return attend(self.to_q(z), self.to_k(c), self.to_v(c), self.heads)
-
-
-class ToyBase(nn.Module):
-    """A denoiser of two attention layers over 4-channel latents."""
-
-    def __init__(self, adapter: MoAAdapter):
-        super().__init__()
-        torch.manual_seed(1)
-        self.lift, self.drop = nn.Linear(4, 16), nn.Linear(16, 4)
-        self.attentions = nn.ModuleDict({spec.name: Attention(spec) for spec in LAYERS})
-        self.requires_grad_(False)
-        self.adapter = [adapter]
-
-    def sigma_at(self, share: Tensor) -> Tensor:
-        return share + 0.5
-
-    def add_noise(self, latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-        return latents + noise * sigma[:, None, None, None]
-
-    def error_weight(self, sigma: Tensor) -> Tensor:
-        return 1 / sigma
-
-    def denoise(self, noisy: Tensor, sigma: Tensor, batch: Batch, features: Tensor, record: Record) -> Tensor:
-        adapter, observe = self.adapter[0], record(sigma[0], torch.arange(len(noisy)))
-        step = adapter.begin(batch.context, sigma * 100, batch.slots, features, None, torch.zeros(()))
-        h, w = noisy.shape[-2:]
-        z = self.lift(noisy.flatten(2).transpose(1, 2))
-        for spec in LAYERS:
-            prior = self.attentions[spec.name](z, batch.context if spec.is_cross else z)
-            context = step.context_for(spec, z, batch.context)
-            own = Projections.of(self.attentions[spec.name])
-            z = z + adapter.layers[spec.name](z, context, prior, own, (h, w), observe=observe)
-        return self.drop(z).transpose(1, 2).unflatten(-1, (h, w))
-
-
-def setup() -> tuple[MoAAdapter, ToyBase]:
-    torch.manual_seed(0)
-    adapter = MoAAdapter(CONFIG)
-    base = ToyBase(adapter)
-    adapter.init_from(dict(base.attentions.items()))
-    return adapter, base
-
-
-def draw(lot: Lot) -> Batch:
-    """Examples in turn of one and of two subjects."""
-    masks = torch.zeros(len(lot.places), 2, 6, 4)
-    slots = torch.zeros(len(lot.places), 5, dtype=torch.long)
-    for i, place in enumerate(lot.places):
-        masks[i, 0, 1:3, 1:3] = 1
-        slots[i, 1 + place % 2] = 1
-        if place % 2:
-            masks[i, 1, 4:] = 1
-            slots[i, 3] = 2
-
-    def random(*shape: int) -> Tensor:
-        return torch.stack([torch.randn(shape, generator=g) for g in lot.generators])
-
-    return Batch(random(4, 6, 4), random(5, 12), slots, random(2, 3, 64, 64).sigmoid(), masks)
-
-
-def one_lot(seed: int = 0) -> Lot:
-    return next(lots(0, config(1, seed=seed), Alone()))
-
-
-def config(steps: int, **options: Any) -> TrainConfig:
-    settings = {"batch_size": 2, "learning_rate": 1e-2, "precision": "float32", **options}
-    return TrainConfig(steps=steps, **settings)
 
 
 def quiet(_step: int, _numbers: dict[str, float], _averaged: MoAAdapter) -> None:

@@ -1,0 +1,102 @@
+"""What a step will need, found by taking it with tensors that have shapes but no contents (PyTorch's `meta` device)."""
+
+from __future__ import annotations
+
+import weakref
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.flop_counter import FlopCounterMode
+
+from .base import Batch
+from .config import TrainConfig
+from .lots import lots
+from .objective import Objective
+from .workers import Alone
+
+MOMENTS = {"adamw": 8, "adamw-8bit": 2, "adafactor": 0}
+"""Bytes of the optimiser's memory for each trained number; adafactor keeps sums of rows and columns only."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Memory in bytes and arithmetic of one optimiser step of one process."""
+
+    base: int
+    """The frozen U-Net's weights."""
+    adapter: int
+    """The adapter in float32, the optimiser's moments and the averaged copy."""
+    working: int
+    """The most that one micro-batch has in memory at once besides: activations, gradients, temporaries."""
+    flops: int
+    """Forward and backward passes of all micro-batches."""
+
+    @property
+    def total(self) -> int:
+        return self.base + self.adapter + self.working
+
+
+class Peak(TorchDispatchMode):
+    """Adds up the storages that are alive on the meta device and remembers the most there were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive, self.most = 0, 0
+        self.known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        tree_map_only(Tensor, self.count, out)
+        return out
+
+    def count(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if tensor.device.type == "meta" and storage not in self.known:
+            self.known.add(storage)
+            self.alive += storage.nbytes()
+            self.most = max(self.most, self.alive)
+            weakref.finalize(storage, self.release, storage.nbytes())
+        return tensor
+
+    def release(self, size: int) -> None:
+        self.alive -= size
+
+
+def fused_attention(q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> Tensor:
+    """Attention as cards compute it, without ever holding the scores; on the meta device it would be spelled out."""
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)[0]
+
+
+def footprint(
+    objective: Objective, unet: nn.Module, batch: Batch, config: TrainConfig, fused: bool = True
+) -> Footprint:
+    """Take one step and count.
+
+    Args:
+        fused: whether attention is computed in one kernel (on cards) or spelled out (our training on a CPU).
+        objective: around an adapter and a base whose weights are on the meta device.
+        unet: the base's own module.
+        batch: one micro-batch on the meta device.
+    """
+    micro = config.micro_batch or config.batch_size
+    lot = next(lots(0, config, Alone()))
+    peak = Peak()
+    for tensor in (*unet.parameters(), *objective.adapter.parameters()):
+        peak.known.add(tensor.untyped_storage())  # counted below, not as working memory
+    kernel = patch.object(nn.functional, "scaled_dot_product_attention", fused_attention) if fused else nullcontext()
+    with FlopCounterMode(display=False) as counter, peak, kernel:
+        loss, _ = objective(batch, lot.generators)
+        loss.backward()
+    trained = sum(p.numel() for p in objective.adapter.parameters())
+    return Footprint(
+        base=sum(p.numel() * p.element_size() for p in unet.parameters()),
+        adapter=trained * (4 + MOMENTS[config.optimiser] + (4 if config.ema_decay else 0)),
+        working=peak.most,
+        flops=counter.get_total_flops() * (config.batch_size // micro),
+    )

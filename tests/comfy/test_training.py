@@ -1,0 +1,169 @@
+"""Training through the real host: two layouts and two doors, one run; what checkpointing and a real server make of it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import host
+import pictures
+import pytest
+import subjects
+import torch
+from comfyui_moa.moa_attention.checkpoint import read_header
+from comfyui_moa.moa_attention.training.base import Batch
+from comfyui_moa.moa_attention.training.config import TrainConfig
+from comfyui_moa.moa_attention.training.lots import lots
+from comfyui_moa.moa_attention.training.objective import Objective
+from comfyui_moa.moa_attention.training.workers import Alone
+from comfyui_moa.nodes.layers import fresh_adapter
+from comfyui_moa.nodes.mini import load_mini
+from comfyui_moa.nodes.patch import host_patcher
+from comfyui_moa.nodes.train import MoATrain
+from comfyui_moa.nodes.training import HostBase, training_mode
+
+from devtools.server import Server, ServerError
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS, BATCH, RATE, RANK = 3, 2, 1e-3, 4
+
+
+def command_line(folder: Path, output: Path) -> list[float]:
+    """Losses of `python dev.py train`, run in this process."""
+    config = output.with_suffix(".toml")
+    config.write_text(
+        f"""
+        output = "{output.as_posix()}"
+        models.checkpoint = "moa-mini"
+        data = {{ folder = "{folder.as_posix()}", licence = "CC0-1.0", description = "boxes", side = 128 }}
+        adapter.rank = {RANK}
+        train = {{ steps = {STEPS}, batch_size = {BATCH}, learning_rate = {RATE}, precision = "float32" }}
+        validation = {{ every = {STEPS}, prompts = ["a man on a beach"], steps = 2 }}
+        """
+    )
+    importlib.import_module("comfyui_moa.recipes.adapter.train").main([str(config)])
+    return [json.loads(line)["loss"] for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+def node(folder: str) -> tuple[Any, list[float], str]:
+    """What MoATrain gives, executed as the host executes nodes."""
+    with torch.inference_mode():
+        model, clip, vae = load_mini(ROOT / "weights" / "mini")
+        made = MoATrain.execute(
+            model, clip, vae, folder, "test_run", STEPS, BATCH, 0, RATE, RANK, 128, False, 0, "CC0-1.0"
+        )
+    adapter, losses, report = made.result
+    return adapter, losses["loss"], report
+
+
+def test_layouts_and_doors_give_the_same_run(tmp_path: Path, base: Path):
+    pictures.kohya(base / "input" / "boxes")
+    beside = command_line(base / "input" / "boxes", tmp_path / "one")
+    assert len(beside) == STEPS
+    assert command_line(pictures.fastcomposer(tmp_path / "ffhq"), tmp_path / "two") == pytest.approx(beside, abs=1e-5)
+    adapter, losses, report = node("boxes")
+    assert losses == pytest.approx(beside, abs=1e-5)
+    assert report.startswith("6 pictures to train on, 0 left out")
+    assert adapter.provenance["config"]["steps"] == STEPS
+    header = read_header(tmp_path / "one" / "adapter.safetensors")
+    assert (header.config.rank, header.config.base, header.licence) == (RANK, "moa-mini", "CC0-1.0")
+    assert header.provenance["pictures"] == 6 and header.provenance["data"] == "boxes"
+    assert (tmp_path / "one" / "sheets" / f"{STEPS:07}.png").stat().st_size > 1000
+
+
+def batch(channels: int, width: int, pooled: int | None) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    slots, masks = torch.zeros(1, 77, dtype=torch.long), torch.zeros(1, 1, 16, 16)
+    slots[0, 4], masks[0, 0, 4:12, 4:12] = 1, 1
+    return Batch(
+        torch.randn(1, channels, 16, 16, generator=generator),
+        torch.randn(1, 77, width, generator=generator),
+        slots,
+        torch.randn(1, 1, subjects.FEATURE, generator=generator),
+        masks,
+        None if pooled is None else torch.randn(1, pooled, generator=generator),
+    )
+
+
+def step(model: Any, pooled: int | None, checkpointing: bool, rank: int) -> tuple[float, dict[str, torch.Tensor]]:
+    """The loss of one batch and its gradients."""
+    config = TrainConfig(steps=1, batch_size=1, precision="float32", checkpointing=checkpointing)
+    torch.manual_seed(0)
+    adapter = fresh_adapter(model, "clip", subjects.FEATURE, rank=rank)
+    with training_mode(model, config):
+        base = HostBase(model, host_patcher(adapter))
+        (lot,) = lots(0, config, Alone())
+        width = adapter.config.text_width
+        loss, _ = Objective(adapter, base, config)(batch(4, width, pooled), lot.generators)
+        loss.backward()
+    return float(loss.detach()), {name: p.grad for name, p in adapter.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+@pytest.mark.parametrize("rank", [0, 4])
+def test_checkpointing_changes_no_gradient(family: str, rank: int):
+    model, pooled = (host.sd15(), None) if family == "sd15" else (host.sdxl(), host.SDXL_G)
+    plain, twice = (step(model, pooled, checkpointing, rank) for checkpointing in (False, True))
+    assert plain[0] == pytest.approx(twice[0], rel=1e-5)
+    assert plain[1].keys() == twice[1].keys()
+    moved = [name for name, gradient in plain[1].items() if gradient.abs().sum() > 0]
+    assert any("to_v" in name for name in moved) and any("router" in name for name in moved)
+    for name in moved:
+        torch.testing.assert_close(twice[1][name], plain[1][name], rtol=1e-3, atol=1e-6)
+    assert "forward" not in vars(next(iter(model.model.diffusion_model.input_blocks[1])))
+
+
+def prompt(steps: int, name: str) -> dict[str, Any]:
+    settings = {
+        "folder": "boxes", "name": name, "steps": steps, "batch_size": 2, "micro_batch": 0, "learning_rate": 1e-3,
+        "rank": 4, "side": 128, "checkpointing": False, "seed": 0, "licence": "CC0-1.0", "clip_vision_name": "none",
+    }  # fmt: skip
+    return {
+        "1": {"class_type": "MoALoadMini", "inputs": {"model": "mini"}},
+        "2": {"class_type": "MoATrain", "inputs": {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2], **settings}},
+        "3": {
+            "class_type": "MoASaveAdapter",
+            "inputs": {"adapter": ["2", 0], "filename_prefix": "trained/boxes", "precision": "fp16"},
+        },
+        "4": {"class_type": "LossGraphNode", "inputs": {"loss": ["2", 1], "filename_prefix": "loss"}},
+    }
+
+
+def test_a_cancelled_run_on_the_server_goes_on_and_can_be_used(server: Server):
+    pictures.kohya(server.base / "input" / "boxes")
+    seen: list[int] = []
+
+    def cancel(_node: str, value: int, of: int) -> None:
+        if of == 500:
+            seen.append(value)
+            server.interrupt()
+
+    with pytest.raises(ServerError, match="cancelled"):
+        server.queue(prompt(500, "cancelled"), progress=cancel)
+    state = server.base / "output" / "moa_training" / "cancelled" / "state.safetensors"
+    assert state.is_file() and 0 < seen[0] < 500
+    steps = seen[-1] + 3
+    history = server.queue(prompt(steps, "cancelled"))
+    assert history["outputs"]["4"]["images"]
+    log = (state.parent / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in log] == list(range(1, steps + 1))
+    saved = list((server.base / "models" / "moa" / "trained").glob("boxes_*.safetensors"))
+    assert len(saved) == 1
+    assert read_header(saved[0]).provenance["data"] == "boxes"
+    used = {
+        "1": {"class_type": "LoadMoAAdapter", "inputs": {"adapter_file": f"trained/{saved[0].name}"}},
+        "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 1]}},
+    }
+    assert "licence: CC0-1.0" in json.dumps(server.queue(used)["outputs"])
+
+
+def test_a_run_with_nothing_to_train_on_says_why(server: Server):
+    folder = server.base / "input" / "bare"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(b"")
+    broken = prompt(1, "bare")
+    broken["2"]["inputs"]["folder"] = "bare"
+    with pytest.raises(ServerError, match="(?s)Nothing to train on .*no caption: a.txt is not there"):
+        server.queue(broken)
