@@ -21,6 +21,7 @@ FORWARDED = {
     "bench": (["-m", "devtools.run_module", "benchmarks.sampling"], "what MoA costs beside the base model", ()),
     "eval": ([RECIPE, "mini.evaluate"], "measure MoA Mini on identities it has never seen", ("train",)),
     "train": ([RECIPE, "adapter.train"], "train an adapter on your pictures: train config.toml; resumes", ("train",)),
+    "plan": ([RECIPE, "adapter.plan"], "memory and time a training run will need: plan config.toml", ("train",)),
     "train-mini": ([RECIPE, "mini.train"], "make MoA Mini from nothing (hours on CPU); resumes", ("train",)),
 }
 

@@ -9,14 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import comfy.model_management
 import comfy.sample
 import torch
 from torch import Generator, Tensor
 
 from ..moa_attention.picture import heat_map, label, smooth_to
-from ..moa_attention.reference import square
+from ..moa_attention.reference import prepare_reference, square
 from ..moa_attention.trace import Trace, average_map
+from ..moa_attention.training.data.pictures import BadPicture, Picture, read_image, read_masks
 from ..moa_attention.training.data.words import find_words
+from ..moa_attention.training.objective import mixed_precision
+from .encoders import HostEncoders
 from .patch import apply_adapter
 from .sockets import Subject
 from .text import encode_prompt
@@ -28,15 +32,19 @@ SEED = 42
 
 @dataclass(frozen=True)
 class Studio:
-    """Whatever paints a sheet."""
+    """Whatever paints a sheet.
+
+    Raises: ValueError at once when a prompt has no word that can be a subject.
+    """
 
     model: Any
     clip: Any
     vae: Any
     prompts: tuple[str, ...]
     """Each with a word that can be a subject."""
-    references: tuple[Tensor, ...]
-    """(3,H,W) in [0,1], one for each subject."""
+    references: Tensor
+    """(S,3,side,side) in [0,1], as the image encoder sees them, one for each subject."""
+    encoders: HostEncoders
     words: tuple[str, ...]
     """Nouns that may be a subject."""
     shape: tuple[int, int]
@@ -44,6 +52,10 @@ class Studio:
     channels: int
     steps: int
     guidance: float
+
+    def __post_init__(self) -> None:
+        for prompt in self.prompts:
+            self.word(prompt)
 
     def paint(self, adapter: Any | None, prompt: str, features: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """A picture (H,W,3) in [0,1] and the mean R_1 (h,w); without an adapter the base model's own."""
@@ -54,10 +66,12 @@ class Studio:
             model = apply_adapter(model, adapter, encoder="", trace=trace)
         noise = torch.randn(1, self.channels, *self.shape, generator=Generator().manual_seed(SEED))
         positive, negative = (encode_prompt(self.clip, text, s)[0] for text, s in ((prompt, subjects), ("", [])))
-        latent = comfy.sample.sample(
-            model, noise, self.steps, self.guidance, "euler", "normal", positive, negative, torch.zeros_like(noise),
-            seed=SEED, disable_pbar=True,
-        )  # fmt: skip
+        # The adapter being trained is in float32 whatever the base is in.
+        with mixed_precision(noise.to(self.model.load_device), self.model.load_device.type != "cpu"):
+            latent = comfy.sample.sample(
+                model, noise, self.steps, self.guidance, "euler", "normal", positive, negative, torch.zeros_like(noise),
+                seed=SEED, disable_pbar=True,
+            )  # fmt: skip
         picture = self.vae.decode(latent)[0].float().cpu().clamp(0, 1)
         if trace is None:
             return picture, None
@@ -74,24 +88,47 @@ class Studio:
             raise ValueError(f"The validation prompt '{prompt}' has no word that may be a subject: {self.words}.")
         return prompt[: ends[0]].split()[-1]
 
+    def look(self, adapter: Any) -> Tensor:
+        """Features of the subjects through the adapter's own encoder or the CLIP vision model: -> (S,F)."""
+        if adapter.model.encoder is None:
+            return self.encoders.features(self.references)
+        return adapter.model.encoder(self.references.to(adapter.load_device)).float().cpu()
+
+
+def first_subjects(pictures: Sequence[Picture], side: int, count: int) -> Tensor:
+    """Cut out of the first pictures of a training set: -> (count or fewer,3,side,side) in [0,1].
+
+    Pictures that cannot be read are passed over.
+    """
+    found: list[Tensor] = []
+    for picture in pictures:
+        if len(found) == count:
+            break
+        try:
+            image = read_image(picture.path)[:3].float() / 255
+            masks = read_masks(picture, (image.shape[-2], image.shape[-1]))
+        except BadPicture:
+            continue
+        found.append(prepare_reference(image.movedim(0, -1)[None], masks[:1], side)[0])
+    return torch.stack(found)
+
 
 @torch.no_grad()
-def validation_sheet(studio: Studio, adapter: Any, features: Sequence[Tensor]) -> Tensor:
+def validation_sheet(studio: Studio, adapter: Any) -> Tensor:
     """A row for each prompt: the base model's picture, then for each subject the personalised one and its router map.
 
-    Args:
-        adapter: patcher of the adapter as it is now.
-        features: (1,F) of each subject.
-
+    Args: adapter: patcher of the adapter as it is now.
     Returns: (H,W,3) in [0,1].
     """
+    comfy.model_management.load_models_gpu([adapter])
+    features = studio.look(adapter)
     blank = torch.zeros(CELL, CELL, 3)
     heads = [blank, *(cell for r in studio.references for cell in (square(r, CELL).movedim(0, -1), blank))]
     rows = [torch.cat(heads, dim=1)]
     for prompt in studio.prompts:
         cells = [small(studio.paint(None, prompt, None)[0])]
         for feature in features:
-            picture, routes = studio.paint(adapter, prompt, feature)
+            picture, routes = studio.paint(adapter, prompt, feature[None])
             assert routes is not None
             cells += [small(picture), heat_map(smooth_to(routes, (CELL, CELL)))]
         rows += [

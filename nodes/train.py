@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import comfy.model_management
-import comfy.ops
-import comfy.utils
 import folder_paths
-import torch
 from comfy_api.latest import io
 
-from ..moa_attention.adapter import MoAAdapter
 from ..moa_attention.training.config import TrainConfig
-from ..moa_attention.training.data.cache import Cached, CacheSettings, build_cache
-from ..moa_attention.training.data.examples import CachedExamples
 from ..moa_attention.training.data.layouts import read_pictures
-from ..moa_attention.training.loop import train
+from ..moa_attention.training.data.words import PERSON_WORDS
 from .encoders import HostEncoders, fingerprint
 from .load import CATEGORY, encoder_identity
-from .patch import host_patcher
+from .sheet import Studio, first_subjects
 from .sockets import Adapter, AdapterSocket
-from .training import HostBase, trainable_adapter, training_mode
+from .training import trainable_adapter
+from .training_run import LOG, fill_cache, for_sampling, read_losses, run_training
 
 LossMap = io.Custom("LOSS_MAP")
 """The host's own: `{"loss": [...]}`, for its node Plot Loss Graph."""
-VIEWS = 8
-"""Augmented references computed of each subject, for CLIP vision."""
-RUNS, STATE, LOG = "moa_training", "state.safetensors", "log.jsonl"
-"""Folder of ComfyUI's output folder in which runs keep these files and the cache."""
+PREVIEW_STEPS, PREVIEW_GUIDANCE, SUBJECTS_SHOWN = 20, 5.0, 2
+RUNS = "moa_training"
+"""Folder of ComfyUI's output folder in which runs keep state, log and cache."""
 
 
 def input_folders() -> list[str]:
@@ -123,6 +116,21 @@ class MoATrain(io.ComfyNode):
                     advanced=True,
                     tooltip="What the pictures allow; saved with the adapter.",
                 ),
+                io.Int.Input(
+                    "preview_every",
+                    default=250,
+                    min=0,
+                    max=1_000_000,
+                    advanced=True,
+                    tooltip="Steps between preview sheets (base model beside personalised, and the router's map); 0 for none.",
+                ),
+                io.String.Input(
+                    "preview_prompts",
+                    multiline=True,
+                    default="a photo of a man on a beach\na photo of a woman in a room",
+                    advanced=True,
+                    tooltip="One a line, each with a word for a person. The subjects are the first of the folder.",
+                ),
                 AdapterSocket.Input(
                     "start", optional=True, tooltip="An adapter to go on from; its kind wins over rank."
                 ),
@@ -162,6 +170,8 @@ class MoATrain(io.ComfyNode):
         checkpointing: bool,
         seed: int,
         licence: str,
+        preview_every: int,
+        preview_prompts: str,
         start: Adapter | None = None,
         clip_vision: Any = None,
         clip_vision_name: str = "clip-vit-large-patch14",
@@ -175,7 +185,13 @@ class MoATrain(io.ComfyNode):
         module = trainable_adapter(model, encoders, clip_vision_name, start and start.patcher.model, seed, rank=rank)
         pictures = inside(folder_paths.get_input_directory(), folder)
         cached, report = fill_cache(pictures, module, encoders, side, run / "cache")
-        trained = run_training(model, module, encoders, cached, config, run)
+        height, width = (pixels // encoders.scale for pixels in cached.entries[0].shape)
+        studio = Studio(
+            model, clip, vae, tuple(line for line in preview_prompts.splitlines() if line.strip()),
+            first_subjects(read_pictures(pictures).pictures, encoders.side, SUBJECTS_SHOWN), encoders, PERSON_WORDS,
+            (height, width), model.model.latent_format.latent_channels, PREVIEW_STEPS, PREVIEW_GUIDANCE,
+        )  # fmt: skip
+        trained = run_training(studio, module, cached, config, run, preview_every)
         provenance = {
             "base_fingerprint": fingerprint(model.model.diffusion_model),
             "data": folder,
@@ -186,73 +202,3 @@ class MoATrain(io.ComfyNode):
         patcher = for_sampling(trained)
         adapter = Adapter(patcher, name, encoder_identity(patcher.model), licence, provenance)
         return io.NodeOutput(adapter, {"loss": read_losses(run / LOG)}, report)
-
-
-def fill_cache(folder: Path, adapter: MoAAdapter, encoders: HostEncoders, side: int, cache: Path) -> tuple[Cached, str]:
-    """Read and encode the pictures, with progress; the report says what was left out and why.
-
-    Raises: ValueError when nothing is left to train on.
-    """
-    reading = read_pictures(folder)
-    settings = CacheSettings(side, 0 if adapter.encoder is not None else VIEWS, "fastcomposer")
-    bar = comfy.utils.ProgressBar(max(1, len(reading.pictures)))
-
-    def progress(done: int, _all: int) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        bar.update_absolute(done)
-
-    cached = build_cache(reading.pictures, encoders, settings, cache, progress)
-    dropped = [*reading.dropped, *cached.dropped]
-    lines = [f"{len(cached.entries)} pictures to train on, {len(dropped)} left out"]
-    report = "\n".join([*lines, *(f"{path.name}: {reason}" for path, reason in dropped)])
-    if not cached.entries:
-        raise ValueError(f"Nothing to train on in {folder}. {report}")
-    return cached, report
-
-
-def run_training(
-    model: Any,
-    adapter: MoAAdapter,
-    encoders: HostEncoders,
-    cached: Cached,
-    config: TrainConfig,
-    run: Path,
-) -> MoAAdapter:
-    """The loop, with a progress bar and a log; a cancelled run saves its state first.
-
-    Raises: the host's InterruptProcessingException.
-    """
-    bar = comfy.utils.ProgressBar(config.steps)
-    cancelled: list[BaseException] = []
-
-    def log(step: int, numbers: dict[str, float], _averaged: MoAAdapter) -> None:
-        with (run / LOG).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **numbers}) + "\n")
-        try:
-            bar.update_absolute(step)
-        except comfy.model_management.InterruptProcessingException as cancel:
-            cancelled.append(cancel)  # the host cancels through its progress bar; the loop must end in order
-
-    null = encoders.text("", [])
-    side = encoders.side if adapter.encoder is not None else None
-    examples = CachedExamples(cached.entries, null, config, "fastcomposer", side, model.load_device)
-    with training_mode(model, config):
-        base = HostBase(model, host_patcher(adapter.to(model.load_device)))
-        trained = train(adapter, base, examples, config, run / STATE, log, lambda: not cancelled)
-    if cancelled:
-        raise cancelled[0]
-    return trained
-
-
-def read_losses(log: Path) -> list[float]:
-    """The loss of every step of a run, those before a restart among them; a step done twice counts as done last."""
-    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    by_step = {row["step"]: row["loss"] for row in rows}
-    return [by_step[step] for step in sorted(by_step)]
-
-
-def for_sampling(trained: MoAAdapter) -> Any:
-    """A patcher of the trained weights, as the loader would give it from a file."""
-    adapter = MoAAdapter(trained.config, operations=comfy.ops.manual_cast, dtype=torch.float16)
-    adapter.load_state_dict(trained.state_dict())
-    return host_patcher(adapter.eval().requires_grad_(False))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
@@ -36,10 +36,18 @@ class Footprint:
     """The most that one micro-batch has in memory at once besides: activations, gradients, temporaries."""
     flops: int
     """Forward and backward passes of all micro-batches."""
+    trained: int
+    """Numbers that are trained."""
 
     @property
     def total(self) -> int:
         return self.base + self.adapter + self.working
+
+    def in_bfloat16(self) -> Footprint:
+        """The same with a base in 16 bits and autocast: activations halve, the adapter's copies in 16 bits come on top."""
+        gradients = 4 * self.trained
+        working = gradients + max(0, self.working - gradients) // 2 + 2 * self.trained
+        return replace(self, base=self.base // 2, working=working)
 
 
 class Peak(TorchDispatchMode):
@@ -99,4 +107,5 @@ def footprint(
         adapter=trained * (4 + MOMENTS[config.optimiser] + (4 if config.ema_decay else 0)),
         working=peak.most,
         flops=counter.get_total_flops() * (config.batch_size // micro),
+        trained=trained,
     )

@@ -31,7 +31,10 @@ def save_state(
 
 
 def load_state(path: Path, model: nn.Module, average: nn.Module | None, optimiser: torch.optim.Optimizer) -> int:
-    """Restore what `save_state` wrote: -> the step to go on from; 0 when there is no file."""
+    """Restore what `save_state` wrote: -> the step to go on from; 0 when there is no file.
+
+    Raises: ValueError when it is the state of another kind of adapter.
+    """
     if not path.exists():
         return 0
     with safe_open(path, framework="pt") as file:
@@ -41,7 +44,13 @@ def load_state(path: Path, model: nn.Module, average: nn.Module | None, optimise
     def under(prefix: str) -> dict[str, Any]:
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-    model.load_state_dict(under("model."))
+    try:
+        model.load_state_dict(under("model."))
+    except RuntimeError as error:
+        raise ValueError(
+            f"'{path}' is the state of another kind of adapter (other base model, rank or router) and cannot be gone on "
+            f"from. Choose another output, or delete it to begin anew. {error}"
+        ) from error
     if average is not None:
         average.load_state_dict(under("average."))
     moments: dict[int, dict[str, Any]] = {}

@@ -11,13 +11,17 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from ...moa_attention.adapter import MoAAdapter
 from ...moa_attention.checkpoint import save_adapter
+from ...moa_attention.reference import prepare_reference
 from ...moa_attention.training.data.cache import Cached
 from ...moa_attention.training.data.examples import CachedExamples
+from ...moa_attention.training.data.pictures import read_image
 from ...moa_attention.training.loop import train
 from ...nodes.patch import host_patcher
+from ...nodes.sheet import first_subjects
 from ...nodes.training import HostBase, training_mode
 from .data import fill_cache, read
 from .journal import Journal
@@ -71,11 +75,19 @@ def run(settings: Settings, loaded: Loaded, cached: Cached, accelerator: Acceler
 
 def open_journal(settings: Settings, loaded: Loaded, cached: Cached) -> Journal:
     """The run's journal; its sheets show the first pictures of the data when the settings name none."""
-    references = [Path(p) for p in settings.validation.references] or [
-        picture.path for picture in read(settings.data).pictures[:SUBJECTS_SHOWN]
-    ]
+    named, side = settings.validation.references, loaded.encoders.side
+    if named:
+        references = torch.cat([shown(Path(path), side) for path in named])
+    else:
+        references = first_subjects(read(settings.data).pictures, side, SUBJECTS_SHOWN)
     height, width = (pixels // loaded.encoders.scale for pixels in cached.entries[0].shape)
     return Journal(settings, loaded, references, (height, width))
+
+
+def shown(path: Path, side: int) -> Tensor:
+    """A picture of one subject, or only its opaque part: -> (1,3,side,side)."""
+    pixels = read_image(path).float()[None] / 255
+    return prepare_reference(pixels.movedim(1, -1), pixels[:, 3] if pixels.shape[1] == 4 else None, side)
 
 
 def silent(_step: int, _numbers: dict[str, float], _averaged: MoAAdapter) -> None:

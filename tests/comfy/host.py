@@ -44,9 +44,9 @@ def randomise(module: nn.Module, seed: int = 0) -> None:
                 parameter.copy_(1 + 0.1 * noise)
 
 
-def sd15(channels: int = 32, context: int = SD15_CONTEXT, seed: int = 0, in_channels: int = 4) -> Any:
-    """A ModelPatcher around the SD1.5 U-Net. Real widths: `channels=320, context=768`."""
-    layout: dict[str, Any] = {
+def sd15_layout(channels: int, context: int, in_channels: int = 4) -> dict[str, Any]:
+    """The SD1.5 U-Net's options. Real widths: `channels=320, context=768`."""
+    return {
         "model_channels": channels,
         "context_dim": context,
         "in_channels": in_channels,
@@ -59,7 +59,11 @@ def sd15(channels: int = 32, context: int = SD15_CONTEXT, seed: int = 0, in_chan
         "adm_in_channels": None,
         "num_classes": None,
     }
-    return _patcher(comfy.supported_models.SD15, layout, seed)
+
+
+def sd15(channels: int = 32, context: int = SD15_CONTEXT, seed: int = 0, in_channels: int = 4) -> Any:
+    """A ModelPatcher around the SD1.5 U-Net."""
+    return _patcher(comfy.supported_models.SD15, sd15_layout(channels, context, in_channels), seed)
 
 
 def sdxl(channels: int = 32, context: int = SDXL_CONTEXT, pooled: int = SDXL_G, seed: int = 0) -> Any:
@@ -80,7 +84,8 @@ def sdxl(channels: int = 32, context: int = SDXL_CONTEXT, pooled: int = SDXL_G, 
     return _patcher(comfy.supported_models.SDXL, layout, seed)
 
 
-def _patcher(family: type[BASE], layout: dict[str, Any], seed: int) -> Any:
+def build(family: type[BASE], layout: dict[str, Any], device: str = "cpu") -> comfy.model_base.BaseModel:
+    """The host's model for a layout, with whatever is in memory for weights."""
     common = {
         "image_size": 32,
         "out_channels": 4,
@@ -88,19 +93,21 @@ def _patcher(family: type[BASE], layout: dict[str, Any], seed: int) -> Any:
         "legacy": False,
         "use_temporal_attention": False,
     }
+    config = family({**common, **layout})
+    config.set_inference_dtype(torch.float32, None)
+    return config.get_model({}, "", device=torch.device(device)).to(device).eval().requires_grad_(False)
 
-    def build(disable_dynamic: bool = False) -> Any:
-        config = family({**common, **layout})
-        config.set_inference_dtype(torch.float32, None)
-        model = config.get_model({}, "")
+
+def _patcher(family: type[BASE], layout: dict[str, Any], seed: int) -> Any:
+    def make(disable_dynamic: bool = False) -> Any:
+        model = build(family, layout)
         randomise(model.diffusion_model, seed)
-        model.eval().requires_grad_(False)
         kind = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
         load_device = comfy.model_management.get_torch_device()
         return kind(model, load_device=load_device, offload_device=comfy.model_management.unet_offload_device())
 
-    patcher = build()
-    patcher.cached_patcher_init = (build, ())
+    patcher = make()
+    patcher.cached_patcher_init = (make, ())
     return patcher
 
 

@@ -62,6 +62,8 @@ EXPECTED: dict[str, tuple[list[str], list[str]]] = {
             "checkpointing:BOOLEAN",
             "seed:INT",
             "licence:STRING",
+            "preview_every:INT",
+            "preview_prompts:STRING",
             "start:MOA_ADAPTER?",
             "clip_vision:CLIP_VISION?",
             "clip_vision_name:STRING",

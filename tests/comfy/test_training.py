@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from comfyui_moa.nodes.patch import host_patcher
 from comfyui_moa.nodes.train import MoATrain
 from comfyui_moa.nodes.training import HostBase, training_mode
 
+from devtools import host as hosts
 from devtools.server import Server, ServerError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +55,7 @@ def node(folder: str) -> tuple[Any, list[float], str]:
     with torch.inference_mode():
         model, clip, vae = load_mini(ROOT / "weights" / "mini")
         made = MoATrain.execute(
-            model, clip, vae, folder, "test_run", STEPS, BATCH, 0, RATE, RANK, 128, False, 0, "CC0-1.0"
+            model, clip, vae, folder, "test_run", STEPS, BATCH, 0, RATE, RANK, 128, False, 0, "CC0-1.0", 2, "a man"
         )
     adapter, losses, report = made.result
     return adapter, losses["loss"], report
@@ -115,10 +118,19 @@ def test_checkpointing_changes_no_gradient(family: str, rank: int):
     assert "forward" not in vars(next(iter(model.model.diffusion_model.input_blocks[1])))
 
 
+@pytest.mark.slow
+def test_sd15_at_full_width_learns_a_batch_and_needs_the_memory_that_was_planned():
+    program = [sys.executable, str(Path(__file__).with_name("full_width.py")), str(hosts.find()), "20"]
+    found = json.loads(subprocess.run(program, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+    assert found["last"] < 0.97 * found["first"]
+    assert found["used_mib"] == pytest.approx(found["planned_mib"], rel=0.15)
+
+
 def prompt(steps: int, name: str) -> dict[str, Any]:
     settings = {
         "folder": "boxes", "name": name, "steps": steps, "batch_size": 2, "micro_batch": 0, "learning_rate": 1e-3,
         "rank": 4, "side": 128, "checkpointing": False, "seed": 0, "licence": "CC0-1.0", "clip_vision_name": "none",
+        "preview_every": 4, "preview_prompts": "a man on a beach",
     }  # fmt: skip
     return {
         "1": {"class_type": "MoALoadMini", "inputs": {"model": "mini"}},
@@ -157,6 +169,13 @@ def test_a_cancelled_run_on_the_server_goes_on_and_can_be_used(server: Server):
         "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 1]}},
     }
     assert "licence: CC0-1.0" in json.dumps(server.queue(used)["outputs"])
+
+
+def test_a_preview_without_a_subject_is_refused_before_training(server: Server):
+    wrong = prompt(1, "wordless")
+    wrong["2"]["inputs"]["preview_prompts"] = "a quiet beach"
+    with pytest.raises(ServerError, match="'a quiet beach' has no word that may be a subject"):
+        server.queue(wrong)
 
 
 def test_a_run_with_nothing_to_train_on_says_why(server: Server):
