@@ -5,12 +5,10 @@ import json
 import time
 from dataclasses import replace
 
-import comfy.model_management
 import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Generator, Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...moa_attention.adapter import MoAAdapter
 from ...moa_attention.checkpoint import load_adapter, save_adapter
@@ -23,7 +21,7 @@ from ...nodes.layers import fresh_adapter
 from ...nodes.mini import load_mini
 from ...nodes.patch import host_patcher
 from ...nodes.text import find_word, position_stream, word_tokens
-from ...nodes.training import HostBase
+from ...nodes.training import HostBase, training_mode
 from .dataset import MASK_SIZE, load
 from .encoder import FILE as ENCODER
 from .encoder import IMAGE_WIDTH
@@ -127,14 +125,11 @@ def main(argv: list[str]) -> None:
 
     torch.manual_seed(config.seed)
     model, clip, _ = load_mini(WEIGHTS)
-    model.model.requires_grad_(False)
     shipped = WEIGHTS / "adapter.safetensors"
     adapter = load_adapter(shipped).float() if options.shipped else new_adapter(model)
-    comfy.model_management.load_models_gpu([model])
-    base = HostBase(model, host_patcher(adapter.to(DEVICE)))
     started, path = time.time(), WORK / "adapter.jsonl"
 
-    def log(step: int, numbers: dict[str, float]) -> None:
+    def log(step: int, numbers: dict[str, float], _averaged: MoAAdapter) -> None:
         rounded = {name: round(value, 5) for name, value in numbers.items()}
         with path.open("a") as file:
             file.write(json.dumps({"step": step, "minutes": round((time.time() - started) / 60, 2), **rounded}) + "\n")
@@ -144,7 +139,8 @@ def main(argv: list[str]) -> None:
 
     assert adapter.encoder is not None
     examples = Examples(clip, adapter.encoder.picture)
-    with sdpa_kernel(SDPBackend.MATH):  # the fused attention's backward pass is slow on a CPU
+    with training_mode(model, config):
+        base = HostBase(model, host_patcher(adapter.to(DEVICE)))
         trained = train(adapter, base, examples, config, WORK / "adapter_state.safetensors", log, in_time)
     provenance = {"data": "MoA Mini's own renders, training identities only", "config": vars(config)}
     save_adapter(trained, shipped, licence="GPL-3.0-or-later", provenance=provenance, dtype=torch.float16)

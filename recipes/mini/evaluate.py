@@ -11,14 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .ablations import PINNED
 from .dataset import MASK_SIZE, paint
 from .faces import SPLITS, VARIANTS, WORK
 from .judges import Judges, load_judges, portrait
 from .scenes import SCENES
 from .studio import BIAS, GRID, START, Order, People, Studio
 
-PINNED = -1e4
-"""A prior bias at which only the personalised branch speaks."""
 LINE_UP = 20
 """Identities among whom the right one must be recognised, all of the subject's sex."""
 BATCH = 20

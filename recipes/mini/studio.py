@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from ...moa_attention.adapter import MoAAdapter
 from ...moa_attention.reference import prepare_reference
 from ...moa_attention.trace import Trace, average_map
 from ...nodes.apply import bias_from_strength
 from ...nodes.load import encoder_identity
 from ...nodes.mini import MiniLatent, load_mini
-from ...nodes.patch import apply_adapter, load_adapter_patcher
+from ...nodes.patch import apply_adapter, host_patcher, load_adapter_patcher
 from ...nodes.sockets import Subject
 from ...nodes.text import ENCODER, FEATURES, SLOTS, encode_prompt
 from .faces import VARIANTS, WEIGHTS, rasterise, read_archive
@@ -63,11 +64,11 @@ class People:
 
 
 class Studio:
-    """The bundled model and adapter."""
+    """The bundled model, and the bundled adapter or another one."""
 
-    def __init__(self) -> None:
+    def __init__(self, adapter: MoAAdapter | None = None) -> None:
         self.model, self.clip, self.vae = load_mini(WEIGHTS)
-        self.adapter = load_adapter_patcher(WEIGHTS / "adapter.safetensors")
+        self.adapter = host_patcher(adapter) if adapter else load_adapter_patcher(WEIGHTS / "adapter.safetensors")
         self.encoder = encoder_identity(self.adapter.model)
         comfy.model_management.load_models_gpu([self.adapter])
 
