@@ -183,12 +183,12 @@ class MoATrain(io.ComfyNode):
         )  # fmt: skip
         encoders = HostEncoders(model, clip, vae, clip_vision)
         module = trainable_adapter(model, encoders, clip_vision_name, start and start.patcher.model, seed, rank=rank)
-        pictures = inside(folder_paths.get_input_directory(), folder)
-        cached, report = fill_cache(pictures, module, encoders, side, run / "cache")
+        reading = read_pictures(inside(folder_paths.get_input_directory(), folder))
+        cached = fill_cache(reading, module, encoders, side, run / "cache")
         height, width = (pixels // encoders.scale for pixels in cached.entries[0].shape)
         studio = Studio(
             model, clip, vae, tuple(line for line in preview_prompts.splitlines() if line.strip()),
-            first_subjects(read_pictures(pictures).pictures, encoders.side, SUBJECTS_SHOWN), encoders, PERSON_WORDS,
+            first_subjects(reading.pictures, encoders.side, SUBJECTS_SHOWN), encoders, PERSON_WORDS,
             (height, width), model.model.latent_format.latent_channels, PREVIEW_STEPS, PREVIEW_GUIDANCE,
         )  # fmt: skip
         trained = run_training(studio, module, cached, config, run, preview_every)
@@ -201,4 +201,4 @@ class MoATrain(io.ComfyNode):
         }
         patcher = for_sampling(trained)
         adapter = Adapter(patcher, name, encoder_identity(patcher.model), licence, provenance)
-        return io.NodeOutput(adapter, {"loss": read_losses(run / LOG)}, report)
+        return io.NodeOutput(adapter, {"loss": read_losses(run / LOG)}, cached.report())

@@ -16,7 +16,7 @@ from ..moa_attention.adapter import MoAAdapter
 from ..moa_attention.training.config import TrainConfig
 from ..moa_attention.training.data.cache import Cached, CacheSettings, build_cache
 from ..moa_attention.training.data.examples import CachedExamples
-from ..moa_attention.training.data.layouts import read_pictures
+from ..moa_attention.training.data.pictures import Reading
 from ..moa_attention.training.loop import train
 from .encoders import HostEncoders
 from .patch import host_patcher
@@ -28,26 +28,14 @@ VIEWS = 8
 """Augmented references computed of each subject, for CLIP vision."""
 
 
-def fill_cache(folder: Path, adapter: MoAAdapter, encoders: HostEncoders, side: int, cache: Path) -> tuple[Cached, str]:
-    """Read and encode the pictures, with progress; the report says what was left out and why.
+def fill_cache(reading: Reading, adapter: MoAAdapter, encoders: HostEncoders, side: int, cache: Path) -> Cached:
+    """Encode the pictures, with progress.
 
     Raises: ValueError when nothing is left to train on.
     """
-    reading = read_pictures(folder)
     settings = CacheSettings(side, 0 if adapter.encoder is not None else VIEWS, "fastcomposer")
     bar = comfy.utils.ProgressBar(max(1, len(reading.pictures)))
-
-    def progress(done: int, _all: int) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        bar.update_absolute(done)
-
-    cached = build_cache(reading.pictures, encoders, settings, cache, progress)
-    dropped = [*reading.dropped, *cached.dropped]
-    lines = [f"{len(cached.entries)} pictures to train on, {len(dropped)} left out"]
-    report = "\n".join([*lines, *(f"{path.name}: {reason}" for path, reason in dropped)])
-    if not cached.entries:
-        raise ValueError(f"Nothing to train on in {folder}. {report}")
-    return cached, report
+    return build_cache(reading, encoders, settings, cache, lambda done, _: bar.update_absolute(done))
 
 
 def run_training(

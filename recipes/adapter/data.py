@@ -28,29 +28,18 @@ def read(data: Data) -> Reading:
 def fill_cache(settings: Settings, loaded: Loaded, quiet: bool = False) -> Cached:
     """Read the pictures and compute what is not yet in the cache.
 
-    Raises: SettingsError when nothing is left to train on.
+    Raises: ValueError when nothing is left to train on.
     """
-    reading = read(settings.data)
-    embedded = loaded.adapter.encoder is not None
-    wanted = CacheSettings(settings.data.side, 0 if embedded else settings.data.views, settings.data.augmentation)
+    reading, data = read(settings.data), settings.data
+    wanted = CacheSettings(data.side, 0 if loaded.adapter.encoder is not None else data.views, data.augmentation)
     with tqdm(total=len(reading.pictures), desc="cache", unit="picture", disable=quiet) as bar:
         cached = build_cache(
-            reading.pictures,
-            loaded.encoders,
-            wanted,
-            settings.output / "cache",
-            lambda done, _: bar.update(done - bar.n),
+            reading, loaded.encoders, wanted, settings.output / "cache", lambda done, _: bar.update(done - bar.n)
         )
-    dropped = [*reading.dropped, *cached.dropped]
-    report = "".join(f"{path}: {reason}\n" for path, reason in dropped)
-    (settings.output / "left_out.txt").write_text(report, encoding="utf-8")
+    report = settings.output / "left_out.txt"
+    report.write_text(cached.report() + "\n", encoding="utf-8")
     if not quiet:
-        print(f"{len(cached.entries)} pictures to train on, {len(dropped)} left out")
-        print("".join(f"  {line}\n" for line in report.splitlines()[:SHOWN]), end="")
-        if len(dropped) > SHOWN:
-            print(f"  ... all of them in {settings.output / 'left_out.txt'}")
-    if not cached.entries:
-        raise SettingsError(
-            f"Nothing to train on in {settings.data.folder}; {settings.output / 'left_out.txt'} says why."
-        )
+        lines = cached.report().splitlines()
+        more = [f"... all of them in {report}"] if len(lines) > SHOWN + 1 else []
+        print("\n  ".join([*lines[: SHOWN + 1], *more]))
     return cached

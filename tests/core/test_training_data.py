@@ -190,8 +190,7 @@ SETTINGS = CacheSettings(side=64, views=3, augmentation="gentle")
 
 
 def fill(root: Path, encoders: ToyEncoders, settings: CacheSettings = SETTINGS, cache: str = "cache") -> Cached:
-    pictures = read_folder(root).pictures
-    return build_cache(pictures, encoders, settings, root.parent / cache, lambda done, all_of_them: None)
+    return build_cache(read_folder(root), encoders, settings, root.parent / cache, lambda done, all_of_them: None)
 
 
 def test_cache_keeps_what_can_be_used_and_is_not_made_twice(folder: Path):
@@ -199,7 +198,8 @@ def test_cache_keeps_what_can_be_used_and_is_not_made_twice(folder: Path):
     cached = fill(folder, encoders)
     assert len(cached.entries) == 3
     reasons = {path.stem: reason for path, reason in cached.dropped}
-    assert set(reasons) == {"empty", "shape", "broken"}
+    assert set(reasons) == {"wordless", "uncaptioned", "crowded", "opaque", "empty", "shape", "broken"}
+    assert cached.report().startswith("3 pictures to train on, 7 left out\n")
     assert "empty" in reasons["empty"] and "64 × 64" in reasons["shape"] and "cannot be read" in reasons["broken"]
     made = encoders.calls
     again = fill(folder, encoders)
@@ -210,6 +210,13 @@ def test_cache_keeps_what_can_be_used_and_is_not_made_twice(folder: Path):
     fill(folder, encoders, replace(SETTINGS, side=128))
     assert len(list((folder.parent / "cache").glob("*.safetensors"))) == 3
     assert not list((folder.parent / "cache").glob("*.part"))
+
+
+def test_a_folder_without_a_usable_picture_is_refused(tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    picture(tmp_path / "in" / "a.jpg")
+    with pytest.raises(ValueError, match="(?s)Nothing to train on. 0 pictures .*a.jpg: no caption: a.txt is not there"):
+        fill(tmp_path / "in", ToyEncoders())
 
 
 NULL = Text(torch.zeros(8, 4), torch.zeros(0), [])

@@ -21,7 +21,7 @@ from ..lots import generator_for
 from .augment import Strength, augment, cut_out
 from .encoders import Encoders
 from .framing import Shape, buckets, frame, nearest
-from .pictures import BadPicture, Picture, read_image, read_masks
+from .pictures import BadPicture, Picture, Reading, read_image, read_masks
 
 SHARD = 32
 """Pictures in a shard, on average."""
@@ -57,18 +57,24 @@ class Cached:
 
     entries: list[Entry]
     dropped: list[tuple[Path, str]]
+    """Files left out, when reading or when encoding, and why."""
+
+    def report(self) -> str:
+        """How many there are, and a line for each that was left out."""
+        lines = [f"{len(self.entries)} pictures to train on, {len(self.dropped)} left out"]
+        return "\n".join([*lines, *(f"{path}: {reason}" for path, reason in self.dropped)])
 
 
 def build_cache(
-    pictures: Sequence[Picture], encoders: Encoders, settings: CacheSettings, folder: Path, progress: Progress
+    reading: Reading, encoders: Encoders, settings: CacheSettings, folder: Path, progress: Progress
 ) -> Cached:
     """Compute what is missing and list what there is. Pictures that cannot be used are dropped, with the reason.
 
-    Raises: OSError when the disk is full.
+    Raises: ValueError when nothing is left, OSError when the disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    cached, done = Cached([], []), 0
-    for members in shards(pictures):
+    cached, done = Cached([], list(reading.dropped)), 0
+    for members in shards(reading.pictures):
         path = folder / f"{shard_key(members, encoders, settings)}.safetensors"
         if not path.is_file():
             make_shard(members, encoders, settings, path)
@@ -78,7 +84,9 @@ def build_cache(
         cached.entries.extend(Entry(path, row, (h, w)) for row, (h, w) in enumerate(shapes))
         cached.dropped.extend((Path(p), reason) for p, reason in json.loads(metadata["dropped"]))
         done += len(members)
-        progress(done, len(pictures))
+        progress(done, len(reading.pictures))
+    if not cached.entries:
+        raise ValueError(f"Nothing to train on. {cached.report()}")
     return cached
 
 
