@@ -82,10 +82,10 @@ class Prompts:
 class Examples:
     """Batches: pictures with references that show the same people in other drawings."""
 
-    def __init__(self, clip, side: int):
-        shard = load("train")
+    def __init__(self, clip, side: int, split: str = "train"):
+        shard = load(split)
         self.records, self.masks, self.side = shard.records, shard.masks, side
-        self.latents = np.load(WORK / "train_latents.npy", mmap_mode="r")
+        self.latents = np.load(WORK / f"{split}_latents.npy", mmap_mode="r")
         self.prompts = Prompts(clip, shard.records["caption"])
         self.cutouts = load_cutouts()
 

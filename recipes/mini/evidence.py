@@ -1,7 +1,8 @@
 """The paper's claims on MoA Mini: every variant trained with the same budget and measured on the same cases.
 
-`recipes/run.py mini.evidence` works through what is missing, headline rows first, and adds a row to `docs/evidence.json`
-as each ends; stopped or killed it goes on. Everything is measured as trained: strength 1, from the first step on.
+`recipes/run.py mini.evidence` works through what is missing and adds a row to `docs/evidence.json` as each ends; stopped
+or killed it goes on, and `--share 0/2` and `--share 1/2` divide the work between two processes. Everything is measured as
+trained: strength 1, from the first step on.
 """
 
 import argparse
@@ -11,10 +12,13 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
 
 from ...moa_attention.adapter import MoAAdapter
 from ...moa_attention.checkpoint import load_adapter
 from ...moa_attention.config import EMBEDDED_ENCODER
+from ...moa_attention.files import write_tensors
 from ...moa_attention.training.loop import train
 from ...nodes.layers import fresh_adapter
 from ...nodes.mini import load_mini
@@ -23,11 +27,12 @@ from ...nodes.training import HostBase, training_mode
 from .ablations import VARIANTS, Variant
 from .adapter import CONFIG, Examples
 from .dataset import MASK_SIZE
+from .denoising import denoising_errors
 from .evaluate import background_change, double_cases, gallery, line_ups, orders, paint_all, recognised, single_cases
 from .faces import ROOT, WEIGHTS, WORK
 from .judges import load_judges
 from .session import DEVICE
-from .studio import GRID, People, Studio
+from .studio import GRID, Order, People, Studio
 
 STEPS, CASES = 1500, 100
 ROWS = ROOT / "docs" / "evidence.json"
@@ -65,7 +70,7 @@ def measure(adapter: MoAAdapter, prior_bias: float) -> dict[str, float]:
     galleries = {noun: gallery(judges, people, ids) for noun, ids in line_up.items()}
     singles, doubles = single_cases(line_up, CASES), double_cases(line_up, CASES // 2)
     wanted, pairs = orders(studio, people, singles), orders(studio, people, doubles)
-    prior, _ = paint_all(studio, wanted, None)
+    prior = prior_pictures(studio, wanted)
     ours, routes = paint_all(studio, wanted, prior_bias, 0.0)
     assert routes is not None
     ours_pairs, _ = paint_all(studio, pairs, prior_bias, 0.0)
@@ -81,23 +86,36 @@ def measure(adapter: MoAAdapter, prior_bias: float) -> dict[str, float]:
         "background": background_change(judges, ours, prior),
         "router_inside": within,
         "prior_outside": 1 - without,
+        **denoising_errors(adapter, prior_bias),
     }
+
+
+def prior_pictures(studio: Studio, wanted: list[Order]) -> Tensor:
+    """What the base model paints: the same for every row, so painted once."""
+    kept = WORK / "evidence_prior.safetensors"
+    if not kept.is_file():
+        write_tensors({"pictures": paint_all(studio, wanted, None)[0]}, kept, {})
+    return load_file(kept)["pictures"]
+
+
+def read_rows() -> list[dict]:
+    return json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.is_file() else []
 
 
 def main(argv: list[str]) -> None:
     """Train and measure what has no row yet; one seed of every variant before the second of any."""
     parser = argparse.ArgumentParser(prog="evidence", description=__doc__)
     parser.add_argument("--only", help="a part of a variant's name")
+    parser.add_argument("--share", default="0/1", help="which of how many processes this is")
     options = parser.parse_args(argv)
-    rows = json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.is_file() else []
-    done = {(row["variant"], row["seed"]) for row in rows}
+    part, parts = map(int, options.share.split("/"))
     queue = [(seed, v) for seed in range(max(v.seeds for v in VARIANTS)) for v in VARIANTS if seed < v.seeds]
-    for seed, variant in queue:
-        if (variant.name, seed) in done or (options.only and options.only not in variant.name):
+    for seed, variant in queue[part::parts]:
+        known = {(row["variant"], row["seed"]) for row in read_rows()}
+        if (variant.name, seed) in known or (options.only and options.only not in variant.name):
             continue
         adapter = train_variant(variant, seed)
         row = {"variant": variant.name, "seed": seed, "steps": STEPS, "cases": CASES}
-        row["trained"] = sum(p.numel() for p in adapter.parameters())
-        rows.append({**row, **measure(adapter, variant.prior_bias)})
-        ROWS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-        print(json.dumps(rows[-1]), flush=True)
+        row |= {"trained": sum(p.numel() for p in adapter.parameters()), **measure(adapter, variant.prior_bias)}
+        ROWS.write_text(json.dumps([*read_rows(), row], indent=1) + "\n", encoding="utf-8")
+        print(json.dumps(row), flush=True)
