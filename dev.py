@@ -14,12 +14,17 @@ import sys
 if sys.version_info < (3, 10):  # noqa: UP036  (said to whoever starts us with an old one)
     sys.exit("dev.py needs Python 3.10 or newer; this one is " + sys.version.split()[0])
 
-from devtools import browser, demo, environment, host, server, testing
+from devtools import browser, demo, environment, host, selfie, server, testing
 
 RECIPE = str(host.ROOT / "recipes" / "run.py")
 FORWARDED = {
     "bench": (["-m", "devtools.run_module", "benchmarks.sampling"], "what MoA costs beside the base model", ()),
     "eval": ([RECIPE, "mini.evaluate"], "measure MoA Mini on identities it has never seen", ("train",)),
+    "prepare": (
+        [RECIPE, "adapter.prepare"],
+        "make missing captions and masks, show all: prepare config.toml",
+        ("train",),
+    ),
     "train": ([RECIPE, "adapter.train"], "train an adapter on your pictures: train config.toml; resumes", ("train",)),
     "plan": ([RECIPE, "adapter.plan"], "memory and time a training run will need: plan config.toml", ("train",)),
     "train-mini": ([RECIPE, "mini.train"], "make MoA Mini from nothing (hours on CPU); resumes", ("train",)),
@@ -49,7 +54,9 @@ def main(arguments: list[str]) -> int:
             parser.error(f"no such tests: {', '.join(sorted(wrong))}; there are {', '.join(testing.SUITES)}")
         if not options.suites or "browser" in options.suites:
             browser.find()
-        return testing.main(environment.ensure("dev", "train"), options.suites, passed_on)
+        folder = environment.ensure("dev", "train")
+        selfie.ensure()
+        return testing.main(folder, options.suites, passed_on)
     if options.command == "lint":
         environment.ensure("dev", "train")
         return testing.lint()
@@ -73,6 +80,8 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
 def _forward(command: str, arguments: list[str]) -> int:
     program, _, extras = FORWARDED[command]
     folder = environment.ensure(*extras)
+    if command == "prepare":
+        selfie.ensure()
     variables = {**os.environ, "COMFYUI_PATH": str(folder), "HF_HUB_OFFLINE": "1"}
     run = [str(environment.python()), *program, *arguments]
     # Modules are found from our folder; paths that a person gives to a recipe are meant from where they stand.

@@ -53,7 +53,7 @@ class HostEncoders:
         context, pooled = self.clip.encode_from_tokens(tokens, return_pooled=True)
         places = [self._last_token(plain(caption[:end])) for end in ends]
         if max(places, default=0) >= context.shape[1]:
-            raise BadPicture(f"'{caption}' is too long for the text encoder")
+            raise BadPicture(f"caption too long: the text encoder does not reach the subject in '{caption}'")
         wants_pooled = self.model.model.model_config.unet_config.get("adm_in_channels") is not None
         pooled = pooled[0].float().cpu() if wants_pooled else torch.zeros(0)
         return Text(context[0].float().cpu(), pooled, places)
@@ -64,7 +64,7 @@ class HostEncoders:
         stream = [token for chunk in chunks for token, *_ in chunk]
         words = [place for place, token in enumerate(stream) if token not in special]
         if not words:
-            raise BadPicture(f"'{text}' is nothing to the tokenizer")
+            raise BadPicture(f"unreadable word: '{text}' is nothing to the tokenizer")
         return words[-1]
 
     def features(self, references: Tensor) -> Tensor:

@@ -52,6 +52,24 @@ class Data:
 
 
 @checked
+class Prepare:
+    """[prepare]: what `dev.py prepare` makes the missing captions and masks with."""
+
+    captioner: str = ""
+    """Folder of a captioning model of transformers (BLIP, BLIP-2, GIT ...); without one, nothing is captioned."""
+    segmenter: str = ""
+    """Folder of a segmentation model of transformers (Mask2Former, MaskFormer, SegFormer ...); without one a small one
+    for people, which tells apart only those who stand apart."""
+    labels: tuple[str, ...] = ("person",)
+    """What the segmenter calls your subjects."""
+    smallest: float = 0.02
+    """Silhouettes that fill less of the picture are nobody."""
+    clip: str = ""
+    """Folder of a CLIP model of transformers, to tell which silhouette is which word; without one the words are taken
+    from left to right."""
+
+
+@checked
 class Adapter:
     """[adapter]: what is trained."""
 
@@ -95,6 +113,7 @@ class Settings:
     models: Models
     data: Data
     train: Train
+    prepare: Prepare = field(default_factory=Prepare)
     adapter: Adapter = field(default_factory=Adapter)
     validation: Validation = field(default_factory=Validation)
 
@@ -118,3 +137,12 @@ def read_settings(path: Path) -> Settings:
     except pydantic.ValidationError as error:
         wrong = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise SettingsError("\n".join([f"{path} has mistakes:", *wrong])) from error
+
+
+def check_model_folder(field: str, folder: str, example: str) -> None:
+    """Raises: SettingsError when a folder holds no model of transformers: a name is no request to fetch one."""
+    if not (Path(folder) / "config.json").is_file():
+        raise SettingsError(
+            f"{field}: {Path(folder).resolve()} holds no model of transformers. It must be a folder on this machine with "
+            f"config.json, weights and processor files, such as {example} has."
+        )

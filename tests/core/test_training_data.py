@@ -89,7 +89,7 @@ def test_folder_is_read_and_says_what_it_left_out(folder: Path):
     assert set(reasons) == {"wordless", "uncaptioned", "crowded", "opaque"}
     assert "no word for a subject" in reasons["wordless"]
     assert "uncaptioned.txt" in reasons["uncaptioned"]
-    assert "2 masks but 1 words" in reasons["crowded"]
+    assert "2 masks, 1 words" in reasons["crowded"]
     assert "no mask" in reasons["opaque"]
 
 
@@ -123,9 +123,9 @@ def test_fastcomposers_layout_is_read_as_it_is(tmp_path: Path):
     assert masks[0, :, :20].all() and not masks[0, :, 20:].any()
     assert masks[1, :, 40:].all() and not masks[1, :, :40].any()
     assert {p.stem: r.split(" (")[0] for p, r in reading.dropped} == {
-        "00000002": "nobody in 'a dog': no segment is labelled person",
-        "00000003": "00000003.json is not there",
-        "00000004": "00000004.json is malformed",
+        "00000002": "nobody: no segment is labelled person, 'a dog'",
+        "00000003": "missing file: 00000003.json",
+        "00000004": "malformed json: 00000004.json",
     }
 
 
@@ -200,7 +200,7 @@ def test_cache_keeps_what_can_be_used_and_is_not_made_twice(folder: Path):
     reasons = {path.stem: reason for path, reason in cached.dropped}
     assert set(reasons) == {"wordless", "uncaptioned", "crowded", "opaque", "empty", "shape", "broken"}
     assert cached.report().startswith("3 pictures to train on, 7 left out\n")
-    assert "empty" in reasons["empty"] and "64 × 64" in reasons["shape"] and "cannot be read" in reasons["broken"]
+    assert "empty" in reasons["empty"] and "64 × 64" in reasons["shape"] and "unreadable" in reasons["broken"]
     made = encoders.calls
     again = fill(folder, encoders)
     assert encoders.calls == made and again == cached

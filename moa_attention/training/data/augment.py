@@ -26,7 +26,7 @@ def cut_out(image: Tensor, mask: Tensor, side: int) -> Tensor:
     """
     rows, columns = ((mask > 0.5).any(dim=d).nonzero() for d in (1, 0))
     if not len(rows):
-        raise BadPicture("the mask of a subject is empty")
+        raise BadPicture("empty mask: nothing of a subject to cut out")
     height, width = (int(x[-1]) - int(x[0]) + 1 for x in (rows, columns))
     size = round(max(height, width) * MARGIN)
     top, left = int(rows[0]) - (size - height) // 2, int(columns[0]) - (size - width) // 2

@@ -21,7 +21,7 @@ from ..lots import generator_for
 from .augment import Strength, augment, cut_out
 from .encoders import Encoders
 from .framing import Shape, buckets, frame, nearest
-from .pictures import BadPicture, Picture, Reading, read_image, read_masks
+from .pictures import BadPicture, Picture, Reading, read_image, read_masks, report
 
 SHARD = 32
 """Pictures in a shard, on average."""
@@ -60,9 +60,8 @@ class Cached:
     """Files left out, when reading or when encoding, and why."""
 
     def report(self) -> str:
-        """How many there are, and a line for each that was left out."""
-        lines = [f"{len(self.entries)} pictures to train on, {len(self.dropped)} left out"]
-        return "\n".join([*lines, *(f"{path}: {reason}" for path, reason in self.dropped)])
+        """For a person."""
+        return report(len(self.entries), self.dropped)
 
 
 def build_cache(

@@ -41,9 +41,9 @@ def read_picture(path: Path) -> Picture:
         people = [s for s in record["segments"] if s["coco_label"] == "person"][:MOST_SUBJECTS]
         subjects = [Subject(int(s["end"]), Mask(path.with_suffix(".npy"), int(s["id"]))) for s in people]
     except FileNotFoundError as error:
-        raise BadPicture(f"{path.stem}.json is not there") from error
+        raise BadPicture(f"missing file: {path.stem}.json") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise BadPicture(f"{path.stem}.json is malformed ({error!r})") from error
+        raise BadPicture(f"malformed json: {path.stem}.json ({error!r})") from error
     if not subjects:
-        raise BadPicture(f"nobody in '{caption}': no segment is labelled person")
+        raise BadPicture(f"nobody: no segment is labelled person, '{caption}'")
     return Picture(path, caption, tuple(subjects))

@@ -11,7 +11,7 @@ beach.ref1.jpg     another picture of subject 1 (beach.ref1b.jpg and so on for m
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .pictures import BadPicture, Mask, Picture, Reading, Subject, read_image
@@ -26,20 +26,28 @@ def read_folder(root: Path, words: Sequence[str] = PERSON_WORDS) -> Reading:
 
     Args: words: nouns that can be a subject where a caption has no marks.
     """
-    groups: dict[Path, list[Path]] = {}
+    reading = Reading()
+    for path, beside in groups(root):
+        try:
+            if COMPANION.search(path.stem):
+                raise BadPicture("no picture: it belongs to one that is not there")
+            reading.pictures.append(read_picture(path, beside, words))
+        except BadPicture as reason:
+            reading.dropped.append((path, str(reason)))
+    return reading
+
+
+def groups(root: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Every picture below `root` with the files that belong to it; left over is what belongs to none."""
+    found: dict[Path, list[Path]] = {}
     for path in sorted(root.rglob("*")):
         if path.suffix.lower() in PICTURES and not path.name.startswith("."):
-            groups.setdefault(path.with_name(COMPANION.sub("", path.stem)), []).append(path)
-    reading = Reading()
-    for base, files in groups.items():
-        own = sorted((p for p in files if p.stem == base.name), key=lambda p: p.suffix.lower() == ".png")
-        try:
-            if not own:
-                raise BadPicture(f"there is no picture {base.name} for {files[0].name}")
-            reading.pictures.append(read_picture(own[0], [p for p in files if p != own[0]], words))
-        except BadPicture as reason:
-            reading.dropped.append((own[0] if own else files[0], str(reason)))
-    return reading
+            found.setdefault(path.with_name(COMPANION.sub("", path.stem)), []).append(path)
+    for base, files in found.items():
+        own = [p for p in files if p.stem == base.name]
+        # A .png beside a picture of another kind is its mask.
+        first = min(own, key=lambda p: p.suffix.lower() == ".png", default=files[0])
+        yield first, [p for p in files if p != first]
 
 
 def read_picture(path: Path, beside: Sequence[Path], words: Sequence[str]) -> Picture:
@@ -52,7 +60,9 @@ def read_picture(path: Path, beside: Sequence[Path], words: Sequence[str]) -> Pi
     if not masks:
         raise BadPicture(f"no mask: neither {path.stem}.png nor {path.stem}.mask.png, and the picture is opaque")
     if len(masks) > len(ends):
-        raise BadPicture(f"{len(masks)} masks but {len(ends)} words that could be a subject in '{caption}'")
+        raise BadPicture(
+            f"more masks than words: {len(masks)} masks, {len(ends)} words that could be a subject in '{caption}'"
+        )
     subjects = [
         Subject(end, mask, tuple(p for p in beside if re.search(rf"\.ref{number}[a-z]*$", p.stem)))
         for number, (end, mask) in enumerate(zip(ends, masks, strict=False), start=1)
@@ -72,7 +82,7 @@ def read_caption(path: Path, words: Sequence[str]) -> tuple[str, list[int]]:
     caption, ends = take_marks(text)
     ends = ends or find_words(caption, words)
     if not ends:
-        raise BadPicture(f"no word for a subject in '{caption}'")
+        raise BadPicture(f"no word for a subject: '{caption}'")
     return caption, ends
 
 

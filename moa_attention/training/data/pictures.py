@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +15,7 @@ from torch import Tensor
 
 
 class BadPicture(ValueError):
-    """A picture that cannot be trained on; the message is the reason a person reads."""
+    """A picture that cannot be trained on; the message is the reason a person reads, "kind: details"."""
 
 
 class Mask(NamedTuple):
@@ -53,6 +55,14 @@ class Reading:
     """Files left out, and why."""
 
 
+def report(used: int, dropped: Sequence[tuple[Path, str]]) -> str:
+    """How many pictures there are, how many were left out for which kind of reason, and a line for each of those."""
+    kinds = Counter(reason.split(":")[0] for _, reason in dropped)
+    lines = [f"{used} pictures to train on, {len(dropped)} left out"]
+    lines += [f"  {count} × {kind}" for kind, count in kinds.most_common()]
+    return "\n".join([*lines, *(f"{path}: {reason}" for path, reason in dropped)])
+
+
 def read_image(path: Path) -> Tensor:
     """(3,H,W) or, with transparency, (4,H,W), uint8, turned as the camera says.
 
@@ -64,9 +74,9 @@ def read_image(path: Path) -> Tensor:
             clear = "A" in turned.getbands() or "transparency" in turned.info
             pixels = np.array(turned.convert("RGBA" if clear else "RGB"))
     except FileNotFoundError as error:
-        raise BadPicture(f"{path.name} is not there") from error
+        raise BadPicture(f"missing file: {path.name}") from error
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise BadPicture(f"{path.name} cannot be read as a picture ({error})") from error
+        raise BadPicture(f"unreadable picture: {path.name} ({error})") from error
     return torch.from_numpy(pixels).movedim(-1, 0)
 
 
@@ -79,7 +89,7 @@ def read_mask(mask: Mask) -> Tensor:
         try:
             return torch.from_numpy(np.load(mask.path, allow_pickle=False) == mask.value).float()
         except (OSError, ValueError) as error:
-            raise BadPicture(f"{mask.path.name} cannot be read as a segmentation ({error})") from error
+            raise BadPicture(f"unreadable segmentation: {mask.path.name} ({error})") from error
     pixels = read_image(mask.path).float() / 255
     return pixels[3] if len(pixels) == 4 else pixels.mean(dim=0)
 
@@ -94,10 +104,10 @@ def read_masks(picture: Picture, size: tuple[int, int]) -> Tensor:
         mask = read_mask(subject.mask)
         if abs(mask.shape[0] / mask.shape[1] / (size[0] / size[1]) - 1) > 0.02:
             raise BadPicture(
-                f"the mask {subject.mask.path.name} is {mask.shape[1]} × {mask.shape[0]}, the picture {size[1]} × {size[0]}"
+                f"mask of another shape: {subject.mask.path.name} is {mask.shape[1]} × {mask.shape[0]}, the picture {size[1]} × {size[0]}"
             )
         mask = torch.nn.functional.interpolate(mask[None, None], size=size, mode="bilinear", antialias=True)[0, 0]
         if not (mask > 0.5).any():
-            raise BadPicture(f"the mask of subject {number} ({subject.mask.path.name}) is empty")
+            raise BadPicture(f"empty mask: of subject {number}, {subject.mask.path.name}")
         masks.append(mask)
     return torch.stack(masks)

@@ -1,0 +1,127 @@
+"""Tiny models of transformers, taught one thing in seconds and saved as people's models lie in folders.
+
+Their world: boxes on grey; a red box is a man, a blue one a woman.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import (
+    BertTokenizer,
+    BlipConfig,
+    BlipForConditionalGeneration,
+    BlipImageProcessor,
+    BlipProcessor,
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPProcessor,
+    CLIPTokenizer,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+    SegformerImageProcessor,
+)
+
+SIDE = 128
+COLOURS = {"man": (200, 40, 40), "woman": (40, 40, 200)}
+SMALL = {"height": 32, "width": 32}
+
+
+def boxes(who: list[str], seed: int = 0) -> tuple[Image.Image, list[np.ndarray]]:
+    """People from left to right, and where each is, (SIDE,SIDE) bool."""
+    chance = np.random.default_rng(seed)
+    pixels, masks = np.full((SIDE, SIDE, 3), 128, np.uint8), []
+    for place, noun in enumerate(who):
+        left, top = 8 + 62 * place + int(chance.integers(0, 8)), 30 + int(chance.integers(0, 20))
+        mask = np.zeros((SIDE, SIDE), bool)
+        mask[top:120, left : left + 44] = True
+        pixels[mask] = COLOURS[noun]
+        masks.append(mask)
+    return Image.fromarray(pixels), masks
+
+
+def caption(who: list[str]) -> str:
+    return " and ".join(f"a {noun}" for noun in who) + " in a grey room"
+
+
+CASES = [["man"], ["woman"], ["man", "woman"], ["woman", "man"]]
+
+
+def teach(model: torch.nn.Module, loss: Callable[[int], Tensor], steps: int, rate: float = 3e-3) -> None:
+    optimiser = torch.optim.AdamW(model.train().parameters(), rate)
+    for step in range(steps):
+        loss(step).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    model.eval()
+
+
+def captioner(folder: Path) -> Path:
+    """Says who is there, from left to right."""
+    torch.manual_seed(0)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted({w for who in CASES for w in caption(who).split()})]
+    tokenizer = BertTokenizer({word: number for number, word in enumerate(words)})
+    processor = BlipProcessor(BlipImageProcessor(size=SMALL), tokenizer)
+    size = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 96}
+    ends = {"bos_token_id": 2, "eos_token_id": 3, "sep_token_id": 3, "pad_token_id": 0}
+    config = BlipConfig(
+        text_config={**size, **ends, "vocab_size": len(words), "max_position_embeddings": 32, "encoder_hidden_size": 48},
+        vision_config={**size, "image_size": 32, "patch_size": 8},
+    )  # fmt: skip
+    model = BlipForConditionalGeneration(config)
+    seen = processor(images=[boxes(w)[0] for w in CASES], text=[caption(w) for w in CASES], padding=True, return_tensors="pt")  # fmt: skip
+    teach(model, lambda _: model(**seen, labels=seen["input_ids"]).loss, 150)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def segmenter(folder: Path) -> Path:
+    """Finds persons, all of them as one kind of thing."""
+    torch.manual_seed(0)
+    config = SegformerConfig(
+        num_encoder_blocks=2, depths=[1, 1], sr_ratios=[4, 2], hidden_sizes=[16, 24], patch_sizes=[3, 3], strides=[2, 2],
+        num_attention_heads=[1, 2], mlp_ratios=[2, 2], decoder_hidden_size=24, drop_path_rate=0.0,
+        classifier_dropout_prob=0.0, id2label={0: "wall", 1: "person"}, label2id={"wall": 0, "person": 1},
+    )  # fmt: skip
+    model, processor = (
+        SegformerForSemanticSegmentation(config),
+        SegformerImageProcessor(size={"height": 128, "width": 128}),
+    )
+    drawn = [boxes(who, seed) for seed, who in enumerate(CASES)]
+    seen = processor([image for image, _ in drawn], [np.sum(m, axis=0).astype(np.uint8) for _, m in drawn], return_tensors="pt")
+    teach(model, lambda _: model(**seen).loss, 60)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def clip(folder: Path, vocabulary: Path) -> Path:
+    """Knows that men are red and women blue."""
+    torch.manual_seed(0)
+    tokenizer = CLIPTokenizer.from_pretrained(vocabulary)
+    processor = CLIPProcessor(CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=SMALL), tokenizer)
+    size = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "projection_dim": 16,
+    }
+    config = CLIPConfig(text_config=size, vision_config={**size, "image_size": 32, "patch_size": 8}, projection_dim=16)
+    model = CLIPModel(config)
+    texts, images = (
+        [f"a photo of a {noun}" for noun in COLOURS],
+        [Image.new("RGB", (64, 64), c) for c in COLOURS.values()],
+    )
+    seen = processor(text=texts, images=images, return_tensors="pt", padding=True)
+    teach(model, lambda _: model(**seen, return_loss=True).loss, 30, 1e-3)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
