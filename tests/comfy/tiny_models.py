@@ -95,7 +95,9 @@ def segmenter(folder: Path) -> Path:
         SegformerImageProcessor(size={"height": 128, "width": 128}),
     )
     drawn = [boxes(who, seed) for seed, who in enumerate(CASES)]
-    seen = processor([image for image, _ in drawn], [np.sum(m, axis=0).astype(np.uint8) for _, m in drawn], return_tensors="pt")
+    seen = processor(
+        [image for image, _ in drawn], [np.sum(m, axis=0).astype(np.uint8) for _, m in drawn], return_tensors="pt"
+    )
     teach(model, lambda _: model(**seen).loss, 60)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
