@@ -19,6 +19,11 @@ from devtools import browser, demo, environment, host, selfie, server, testing
 RECIPE = str(host.ROOT / "recipes" / "run.py")
 FORWARDED = {
     "bench": (["-m", "devtools.run_module", "benchmarks.sampling"], "what MoA costs beside the base model", ()),
+    "bench-training": (
+        ["-m", "devtools.run_module", "benchmarks.training"],
+        "what training takes, beside what was planned",
+        (),
+    ),
     "eval": ([RECIPE, "mini.evaluate"], "measure MoA Mini on identities it has never seen", ("train",)),
     "prepare": (
         [RECIPE, "adapter.prepare"],

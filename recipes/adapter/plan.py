@@ -83,7 +83,7 @@ def hollow_batch(model: Any, settings: Settings, image_width: int, embedded: boo
         slots=slots,
         references=empty(rows, SUBJECTS, *((3, picture, picture) if embedded else (image_width,))),
         masks=empty(rows, SUBJECTS, side, side),
-        pooled=empty(rows, adm - 6 * 256) if adm else None,
+        pooled=torch.zeros(rows, adm - 6 * 256) if adm else None,  # the host joins it to numbers of its own
     )
 
 

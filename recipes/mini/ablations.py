@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...moa_attention.adapter import MoAAdapter
 from ...moa_attention.router import PERSONAL, PRIOR, Router
+from .scenes import SCENES
 
 PINNED = -1e4
 """A prior bias at which only the personalised branch speaks."""
@@ -31,6 +32,9 @@ class Variant:
     """Changes of the fresh adapter that no option stands for."""
     prior_bias: float = 0.0
     """In training and in use."""
+    places: tuple[str, ...] = ("in a room", "on a stage")
+    """Where the pictures of the training are taken, as people's folders show less of the world than their base model
+    knows. What is measured is painted in all places."""
 
 
 class Nowhere(nn.Module):
@@ -71,6 +75,7 @@ def cross_attention_only(adapter: MoAAdapter) -> None:
 NO_ROUTER_LOSS = {"router_weight": 0.0}
 SINGLE = {"router_weight": 0.0, "object_weight": 1e-2, "unmasked": 0.5}
 """FastComposer's losses: half of the pictures count everywhere, there is nothing to route."""
+EVERYWHERE = tuple(SCENES)
 VARIANTS = (
     Variant("full", seeds=3),
     Variant("no router loss", seeds=3, train=NO_ROUTER_LOSS),
@@ -87,4 +92,7 @@ VARIANTS = (
     Variant("λ_r 1e-3", train={"router_weight": 1e-3}),
     Variant("λ_r 1e-2", train={"router_weight": 1e-2}),
     Variant("hard routing", alter=hard_routing),
+    Variant("full, all places", places=EVERYWHERE),
+    Variant("no router loss, all places", train=NO_ROUTER_LOSS, places=EVERYWHERE),
+    Variant("single fine-tuned attention, all places", train=SINGLE, prior_bias=PINNED, places=EVERYWHERE),
 )

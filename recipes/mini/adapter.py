@@ -3,6 +3,7 @@
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +28,7 @@ from .encoder import FILE as ENCODER
 from .encoder import IMAGE_WIDTH
 from .faces import VARIANTS, WEIGHTS, WORK, load_cutouts
 from .references import draw_references
+from .scenes import SCENES
 from .session import DEVICE
 
 NOUNS = ("man", "woman")
@@ -80,12 +82,16 @@ class Prompts:
 
 
 class Examples:
-    """Batches: pictures with references that show the same people in other drawings."""
+    """Batches: pictures with references that show the same people in other drawings.
 
-    def __init__(self, clip, side: int, split: str = "train"):
+    Args: places: where the pictures may be taken.
+    """
+
+    def __init__(self, clip, side: int, split: str = "train", places: Sequence[str] = tuple(SCENES)):
         shard = load(split)
         self.records, self.masks, self.side = shard.records, shard.masks, side
         self.latents = np.load(WORK / f"{split}_latents.npy", mmap_mode="r")
+        self.rows = np.flatnonzero(np.isin(shard.records["scene"], [list(SCENES).index(place) for place in places]))
         self.prompts = Prompts(clip, shard.records["caption"])
         self.cutouts = load_cutouts()
 
@@ -105,7 +111,7 @@ class Examples:
 
     def draw(self, generator: Generator) -> tuple[int, Tensor, Tensor]:
         """A picture, which of its people are given as subjects (S,), and their references (S,3,side,side)."""
-        index = int(torch.randint(len(self.records), (), generator=generator))
+        index = int(self.rows[int(torch.randint(len(self.rows), (), generator=generator))])
         drawing = torch.from_numpy(self.records["drawing"][index].astype(np.int64))  # (S,), -1 nobody
         present = (drawing >= 0) & (torch.rand(drawing.shape, generator=generator) < APPEAR_RATE)
         present[0] |= ~present.any()

@@ -56,7 +56,7 @@ def train_variant(variant: Variant, seed: int) -> MoAAdapter:
             spent, loss = (time.time() - started) / 60, numbers["reconstruction"]
             print(f"{variant.name}, seed {seed}: step {step}, {spent:.1f} min, {loss:.4f}", flush=True)
 
-    examples = Examples(clip, adapter.encoder.picture)
+    examples = Examples(clip, adapter.encoder.picture, places=variant.places)
     with training_mode(model, config):
         base = HostBase(model, host_patcher(adapter.to(DEVICE)), variant.prior_bias)
         return train(adapter, base, examples, config, state, log)

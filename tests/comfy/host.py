@@ -63,12 +63,12 @@ def sd15_layout(channels: int, context: int, in_channels: int = 4) -> dict[str, 
 
 def sd15(channels: int = 32, context: int = SD15_CONTEXT, seed: int = 0, in_channels: int = 4) -> Any:
     """A ModelPatcher around the SD1.5 U-Net."""
-    return _patcher(comfy.supported_models.SD15, sd15_layout(channels, context, in_channels), seed)
+    return patcher(comfy.supported_models.SD15, sd15_layout(channels, context, in_channels), seed)
 
 
-def sdxl(channels: int = 32, context: int = SDXL_CONTEXT, pooled: int = SDXL_G, seed: int = 0) -> Any:
-    """A ModelPatcher around the SDXL U-Net; `pooled` is the width of the conditioning's pooled output."""
-    layout: dict[str, Any] = {
+def sdxl_layout(channels: int, context: int, pooled: int) -> dict[str, Any]:
+    """The SDXL U-Net's options; `pooled` is the width of the conditioning's pooled output. Real: 320, 2048, 1280."""
+    return {
         "model_channels": channels,
         "context_dim": context,
         "in_channels": 4,
@@ -81,10 +81,23 @@ def sdxl(channels: int = 32, context: int = SDXL_CONTEXT, pooled: int = SDXL_G, 
         "adm_in_channels": pooled + SDXL_ADM_SIZES,
         "num_classes": "sequential",
     }
-    return _patcher(comfy.supported_models.SDXL, layout, seed)
 
 
-def build(family: type[BASE], layout: dict[str, Any], device: str = "cpu") -> comfy.model_base.BaseModel:
+def sdxl(channels: int = 32, context: int = SDXL_CONTEXT, pooled: int = SDXL_G, seed: int = 0) -> Any:
+    """A ModelPatcher around the SDXL U-Net."""
+    return patcher(comfy.supported_models.SDXL, sdxl_layout(channels, context, pooled), seed)
+
+
+def real_width(base: str) -> tuple[type[BASE], dict[str, Any]]:
+    """Family and layout of "sd15" or "sdxl" as people have them."""
+    if base == "sd15":
+        return comfy.supported_models.SD15, sd15_layout(channels=320, context=768)
+    return comfy.supported_models.SDXL, sdxl_layout(channels=320, context=2048, pooled=1280)
+
+
+def build(
+    family: type[BASE], layout: dict[str, Any], device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> comfy.model_base.BaseModel:
     """The host's model for a layout, with whatever is in memory for weights."""
     common = {
         "image_size": 32,
@@ -94,21 +107,23 @@ def build(family: type[BASE], layout: dict[str, Any], device: str = "cpu") -> co
         "use_temporal_attention": False,
     }
     config = family({**common, **layout})
-    config.set_inference_dtype(torch.float32, None)
+    config.set_inference_dtype(dtype, None)
     return config.get_model({}, "", device=torch.device(device)).to(device).eval().requires_grad_(False)
 
 
-def _patcher(family: type[BASE], layout: dict[str, Any], seed: int) -> Any:
+def patcher(family: type[BASE], layout: dict[str, Any], seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
+    """A ModelPatcher around a model with random weights."""
+
     def make(disable_dynamic: bool = False) -> Any:
-        model = build(family, layout)
+        model = build(family, layout, dtype=dtype)
         randomise(model.diffusion_model, seed)
         kind = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
         load_device = comfy.model_management.get_torch_device()
         return kind(model, load_device=load_device, offload_device=comfy.model_management.unet_offload_device())
 
-    patcher = make()
-    patcher.cached_patcher_init = (make, ())
-    return patcher
+    made = make()
+    made.cached_patcher_init = (make, ())
+    return made
 
 
 def sd15_clip(width: int = SD15_CONTEXT, seed: int = 0) -> comfy.sd.CLIP:

@@ -17,11 +17,9 @@ def plan(config: Path, *arguments: str) -> None:
     importlib.import_module("comfyui_moa.recipes.adapter.plan").main([str(config), *arguments])
 
 
-def hollow_checkpoint(path: Path) -> None:
-    """A file with the names and shapes of an SD1.5 U-Net and nothing else: 1.7 GB that take no room on the disk."""
-    import comfy.supported_models
-
-    model = host.build(comfy.supported_models.SD15, host.sd15_layout(channels=320, context=768), "meta")
+def hollow_checkpoint(path: Path, base: str) -> None:
+    """A file with the names and shapes of a U-Net and nothing else: gigabytes that take no room on the disk."""
+    model = host.build(*host.real_width(base), "meta")
     header, end = {}, 0
     for name, weight in model.diffusion_model.state_dict().items():
         start, end = end, end + 2 * weight.numel()
@@ -47,18 +45,21 @@ def settings(path: Path, checkpoint: str, **train: object) -> Path:
     return path
 
 
-def test_plan_names_what_would_make_it_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    hollow_checkpoint(tmp_path / "sd15.safetensors")
-    config = settings(tmp_path / "a.toml", (tmp_path / "sd15.safetensors").as_posix(), batch_size=8)
+@pytest.mark.parametrize(("base", "parameters"), [("sd15", 859.5e6), ("sdxl", 2567.5e6)])
+def test_plan_names_what_would_make_it_fit(
+    base: str, parameters: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    hollow_checkpoint(tmp_path / "base.safetensors", base)
+    config = settings(tmp_path / "a.toml", (tmp_path / "base.safetensors").as_posix(), batch_size=8)
     plan(config, "--card", "RTX 3060")
     rows = [
         line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("| ") and "GiB" not in line
     ]
     names, totals = [row[1].strip() for row in rows], [float(row[5]) for row in rows]
     assert names[0] == "as it is" and "train.checkpointing = true" in names[2] and "rank = 64" in names[3]
-    assert totals == sorted(totals, reverse=True) and totals[0] > 1.5 * totals[-1]
+    assert totals[0] > totals[1] > totals[3] > totals[4] and totals[0] > 1.5 * totals[-1]
     assert rows[0][6].strip() in ("yes", "no") and float(rows[0][7]) >= 0
-    assert float(rows[0][2]) == pytest.approx(859.5e6 * 2 / 2**30, rel=0.01)
+    assert float(rows[0][2]) == pytest.approx(parameters * 2 / 2**30, rel=0.01)
 
 
 def test_plan_refuses_what_it_cannot_read(tmp_path: Path):

@@ -26,7 +26,6 @@ from comfyui_moa.nodes.patch import host_patcher
 from comfyui_moa.nodes.train import MoATrain
 from comfyui_moa.nodes.training import HostBase, training_mode
 
-from devtools import host as hosts
 from devtools.server import Server, ServerError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -120,9 +119,11 @@ def test_checkpointing_changes_no_gradient(family: str, rank: int):
 
 @pytest.mark.slow
 def test_sd15_at_full_width_learns_a_batch_and_needs_the_memory_that_was_planned():
-    program = [sys.executable, str(Path(__file__).with_name("full_width.py")), str(hosts.find()), "20"]
-    found = json.loads(subprocess.run(program, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
-    assert found["last"] < 0.97 * found["first"]
+    row = json.dumps({"base": "sd15", "side": 256, "batch": 1, "rank": 0, "steps": 20})
+    program = [sys.executable, "-m", "devtools.run_module", "benchmarks.training", "--row", row]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["loss_last"] < 0.97 * found["loss_first"]
     assert found["used_mib"] == pytest.approx(found["planned_mib"], rel=0.15)
 
 

@@ -1,0 +1,140 @@
+"""The evidence page's tables, printed, and its plots and pictures, from what `mini.evidence` measured and trained."""
+
+import statistics
+from collections.abc import Callable
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.axes import Axes
+from PIL import Image
+
+from .ablations import VARIANTS, Variant
+from .evaluate import LINE_UP
+from .evidence import read_rows, train_variant
+from .figures import FOLDER, column, router_map, row, to_image, with_inset
+from .studio import Order, People, Studio
+
+CHANCE = 1 / LINE_UP
+BLUE, RED, GREY = "#1f5fa8", "#c8452f", "#777777"
+PEOPLE, PROMPT, SEED = (2760, 2766, 2789), "on a beach", 5
+PAINTED = ("full", "no router loss", "single fine-tuned attention", "no object loss", "hard routing")
+SWEEP = ("λ_r 3e-4", "λ_r 1e-3", "full", "λ_r 1e-2")
+"""`full` is the one at 3e-3."""
+
+
+def by_variant() -> dict[str, list[dict]]:
+    """The rows of every variant that has any, in the order of the page."""
+    rows = read_rows()
+    found = {v.name: [r for r in rows if r["variant"] == v.name] for v in VARIANTS}
+    return {name: seeds for name, seeds in found.items() if seeds}
+
+
+def mean(seeds: list[dict], key: str) -> float:
+    return statistics.fmean(seed[key] for seed in seeds)
+
+
+def told(seeds: list[dict], key: str, form: str = ".3f") -> str:
+    """The mean, and the lowest and highest where there is more than one."""
+    values = [seed[key] for seed in seeds]
+    spread = f" ({min(values):{form}}–{max(values):{form}})" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):{form}}{spread}"
+
+
+COLUMNS: list[tuple[str, Callable[[list[dict]], str]]] = [
+    ("seeds", lambda s: str(len(s))),
+    ("trained", lambda s: f"{mean(s, 'trained') / 1e6:.2f} M"),
+    ("identity", lambda s: told(s, "identity")),
+    ("two people", lambda s: told(s, "two_people")),
+    ("place", lambda s: told(s, "scene")),
+    ("background change", lambda s: told(s, "background", ".4f")),
+    ("R_1 inside", lambda s: told(s, "router_inside")),
+    ("R_0 outside", lambda s: told(s, "prior_outside")),
+    ("error, right person", lambda s: told(s, "denoise_right", ".4f")),
+    ("wrong person", lambda s: told(s, "denoise_wrong", ".4f")),
+    ("outside", lambda s: told(s, "denoise_outside", ".4f")),
+]
+
+
+def table(rows: dict[str, list[dict]]) -> str:
+    """Markdown."""
+    lines = ["| | " + " | ".join(name for name, _ in COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for name, seeds in rows.items():
+        lines.append(f"| {name} | " + " | ".join(show(seeds) for _, show in COLUMNS) + " |")
+    return "\n".join(lines)
+
+
+def tidy(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def trade_off(rows: dict[str, list[dict]]) -> None:
+    """Identity against background change: what one pays for whom."""
+    figure, axes = plt.subplots(figsize=(9, 5.2))
+    for name, seeds in rows.items():
+        colour = RED if name == "full" else BLUE
+        axes.scatter([s["background"] for s in seeds], [s["identity"] for s in seeds], color=colour, s=26, zorder=3)
+        place = (mean(seeds, "background"), mean(seeds, "identity"))
+        axes.annotate(name, place, xytext=(7, 4), textcoords="offset points", fontsize=8.5, color=colour)
+    axes.axhline(CHANCE, color=GREY, lw=1, ls=":")
+    axes.text(axes.get_xlim()[1], CHANCE, "chance ", ha="right", va="bottom", color=GREY, fontsize=8.5)
+    axes.set_xscale("log")
+    axes.set_ylim(bottom=0)
+    tidy(axes, "background change against the base model (mean squared error)", "identity: right person of 20")
+    figure.savefig(FOLDER / "evidence_trade_off.png", dpi=110, bbox_inches="tight")
+
+
+def sweep(rows: dict[str, list[dict]]) -> None:
+    """What λ_r does."""
+    weights = [3e-4, 1e-3, 3e-3, 1e-2]
+    figure, axes = plt.subplots(figsize=(7, 4))
+    lines = [
+        ("identity", RED, "identity"),
+        ("prior_outside", BLUE, "R_0 outside"),
+        ("router_inside", GREY, "R_1 inside"),
+    ]
+    for key, colour, label in lines:
+        values = [mean(rows[name], key) for name in SWEEP]
+        axes.plot(weights, values, "o-", color=colour)
+        axes.annotate(label, (weights[-1], values[-1]), xytext=(8, -3), textcoords="offset points", color=colour)
+    axes.set_xscale("log")
+    axes.set_ylim(0, 1)
+    tidy(axes, "λ_r", "")
+    figure.savefig(FOLDER / "evidence_router_loss.png", dpi=110, bbox_inches="tight")
+
+
+@torch.no_grad()
+def pictures(people: People) -> Image.Image:
+    """The same people, prompt and noise through several trained variants; trains what has not been trained."""
+    variants = {v.name: v for v in VARIANTS}
+    rows = [painted(people, None), *(painted(people, variants[name]) for name in PAINTED)]
+    return column(rows)
+
+
+def painted(people: People, variant: Variant | None) -> Image.Image:
+    """A row: everybody, and where the first one spoke."""
+    studio = Studio(train_variant(variant, 0) if variant else None)
+    bias = None if variant is None else variant.prior_bias
+    cells = []
+    for i in PEOPLE:
+        noun = people.noun(i)
+        order = Order(f"a {noun} {PROMPT}", (studio.subject(people.reference(i), noun),), SEED)
+        picture, routes = studio.paint([order], bias, 0.0)
+        cells.append(with_inset(to_image(picture[0]), people.reference(i)))
+    title = "the base model alone" if variant is None else variant.name
+    shown = [(title if n == 1 else "", cell) for n, cell in enumerate(cells)]
+    if routes is not None:
+        shown.append(("where it speaks", router_map(picture[0], routes[0])))
+    return row(shown)
+
+
+def main(argv: list[str]) -> None:
+    """Everything; what has no figures yet is left out."""
+    rows = by_variant()
+    print(table(rows))
+    trade_off(rows)
+    if all(name in rows for name in SWEEP):
+        sweep(rows)
+    if all(name in rows for name in PAINTED):
+        pictures(People()).save(FOLDER / "evidence_pictures.png", optimize=True)
