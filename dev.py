@@ -19,7 +19,7 @@ from devtools import browser, demo, environment, host, server, testing
 RECIPE = str(host.ROOT / "recipes" / "run.py")
 FORWARDED = {
     "bench": (["-m", "devtools.run_module", "benchmarks.sampling"], "what MoA costs beside the base model", ()),
-    "eval": ([RECIPE, "mini.evaluate"], "measure MoA Mini on identities it has never seen", ("train",)),
+    "eval": ([RECIPE, "evaluate"], "measure MoA Mini, or your adapter: eval config.toml; resumes", ("train",)),
     "train": ([RECIPE, "adapter.train"], "train an adapter on your pictures: train config.toml; resumes", ("train",)),
     "plan": ([RECIPE, "adapter.plan"], "memory and time a training run will need: plan config.toml", ("train",)),
     "train-mini": ([RECIPE, "mini.train"], "make MoA Mini from nothing (hours on CPU); resumes", ("train",)),

@@ -64,7 +64,9 @@ def read_weights(folder: Path, name: str) -> Weights:
     return {key: value.float() for key, value in tensors.items()}
 
 
-def convolve(x: Tensor, filters: Tensor, bias: Tensor | None, stride: int = 1, groups: int = 1, same: bool = True) -> Tensor:
+def convolve(
+    x: Tensor, filters: Tensor, bias: Tensor | None, stride: int = 1, groups: int = 1, same: bool = True
+) -> Tensor:
     """A convolution as TensorFlow means it: filters (h,w,in,out), and `same` pads more on the right and below."""
     kernel = filters.permute(3, 2, 0, 1) if groups == 1 else filters.permute(2, 3, 0, 1)
     if same:

@@ -7,7 +7,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .face_api import (
-    CHIP, DETECTOR, LANDMARKS, RECOGNITION, Box, boxes, describe, detector_grid, landmarks, read_weights,
+    CHIP,
+    DETECTOR,
+    LANDMARKS,
+    RECOGNITION,
+    Box,
+    boxes,
+    describe,
+    detector_grid,
+    landmarks,
+    read_weights,
 )  # fmt: skip
 
 SEEN, LANDMARK_SIDE, AROUND = 608, 112, 2.0
