@@ -33,37 +33,39 @@ BORDER = 0.25
 class FaceJudge:
     """Descriptors of faces by the networks of `face_api.py`.
 
-    Args: folder: `model` of the unpacked npm package.
+    Args: folder: `model` of the unpacked npm package. device: where they compute.
     Raises: FileNotFoundError as `read_weights`.
     """
 
     SAME = 0.6
     """Two pictures of one person are nearer than this (dlib's own threshold)."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, device: torch.device):
         self.detector, self.points, self.recognition = (
-            read_weights(folder, name) for name in (DETECTOR, LANDMARKS, RECOGNITION)
+            {key: tensor.to(device) for key, tensor in read_weights(folder, name).items()}
+            for name in (DETECTOR, LANDMARKS, RECOGNITION)
         )
+        self.device = device
 
     @torch.no_grad()
     def __call__(self, picture: Tensor) -> Tensor:
         """(3,H,W) in [0,1] -> (N,128), the largest face first; (0,128) when there is none."""
         side = max(picture.shape[-2:])
-        framed = F.pad(picture.cpu(), (0, side - picture.shape[-1], 0, side - picture.shape[-2]))
+        framed = F.pad(picture.to(self.device), (0, side - picture.shape[-1], 0, side - picture.shape[-2]))
         small = F.interpolate(framed[None], size=(SEEN, SEEN), mode="bilinear", antialias=True)[0]
-        found = sorted(boxes(detector_grid(self.detector, small), LEAST), key=lambda box: -box.area)
+        found = sorted(boxes(detector_grid(self.detector, small).cpu(), LEAST), key=lambda box: -box.area)
         if not found:
             return torch.zeros(0, 128)
-        return describe(self.recognition, torch.cat([self.upright(framed, box) for box in found]))
+        return describe(self.recognition, torch.cat([self.upright(framed, box) for box in found])).cpu()
 
     def upright(self, picture: Tensor, box: Box) -> Tensor:
         """Turn and scale a face so that its eyes and nose lie where the recognition expects them: -> (1,3,150,150)."""
         wide = cut(picture, box, AROUND, 2 * CHIP)
         face = cut(picture, box, 1.0, LANDMARK_SIDE)
-        within = landmarks(self.points, face)[0, list(CORNERS)]
+        within = landmarks(self.points, face)[0, list(CORNERS)].cpu()
         places = (within - 0.5) / AROUND + 0.5  # in shares of the wide cut
         wanted = (torch.tensor(UPRIGHT) + BORDER) / (1 + 2 * BORDER)
-        matrix = similarity(2 * wanted - 1, 2 * places - 1)
+        matrix = similarity(2 * wanted - 1, 2 * places - 1).to(self.device)
         grid = F.affine_grid(matrix[None], [1, 3, CHIP, CHIP], align_corners=False)
         return F.grid_sample(wide, grid, align_corners=False)
 

@@ -87,7 +87,7 @@ def open_judges(wanted: Evaluation, segment: Segmenter | None, device: torch.dev
     Raises: SettingsError when one is not there.
     """
     try:
-        face = FaceJudge(Path(wanted.face)) if wanted.face else None
+        face = FaceJudge(Path(wanted.face), device) if wanted.face else None
     except (OSError, ValueError, KeyError) as error:
         raise SettingsError(f"evaluation.face: {error}") from error
     return Judges(ClipJudge(Path(wanted.clip), device) if wanted.clip else None, face, segment)

@@ -78,10 +78,17 @@ def mean_inside(values: Tensor, region: Tensor) -> float | None:
 
 def copy_paste(picture: Tensor, reference: Tensor, other: Tensor) -> float | None:
     """How much nearer to the very picture that was shown than to another one of the same subject:
-    (s(picture, reference) − s(picture, other)) / (1 − s(reference, other)), s a cosine of embeddings (ours, in the spirit
-    of MultiID-Bench). 1 for the reference itself, -1 for the other picture, 0 for who is learned beyond both.
+    (θ(picture, other) − θ(picture, reference)) / θ(reference, other), θ an angle between embeddings (MultiID-Bench's idea).
 
-    None when the two pictures cannot be told apart.
+    1 for the reference itself, -1 for the other picture and never beyond, 0 for somebody who is as near to both. None when
+    the two pictures cannot be told apart.
     """
-    room = 1 - cosine(reference, other)
-    return None if room < 1e-6 else (cosine(picture, reference) - cosine(picture, other)) / room
+    apart = angle(reference, other)
+    return None if apart < 1e-3 else (angle(picture, other) - angle(picture, reference)) / apart
+
+
+def angle(a: Tensor, b: Tensor) -> float:
+    """Between two embeddings, in radians: (E,) (E,) -> 0..π"""
+    a, b = F.normalize(a.double(), dim=0), F.normalize(b.double(), dim=0)
+    # Unlike the arc cosine, exact for vectors that are nearly the same.
+    return float(2 * torch.atan2((a - b).norm(), (a + b).norm()))

@@ -52,17 +52,20 @@ def table(scores: Scores) -> str:
 def notes(judges: Judges, people: Sequence[Person], known: dict[str, Known], pairs: int) -> list[str]:
     """How to read the numbers, and what is not among them and why."""
     said = []
-    if judges.segment is None:
+    if judges.segment is not None:
+        said.append("Subjects' regions are the segmenter's, in each picture and in the prior's.")
+    else:
         said.append(
-            "Subjects' regions are the upper half of the router's own map: R_1 inside and R_0 outside then say how sharp the "
-            "map is, not whether it is in the right place."
+            "Where subjects are is taken from MoA's own router, the upper half of its map, in every column: so R_1 inside "
+            "and R_0 outside say how sharp the map is, not whether it is in the right place, and background is what the "
+            "router takes for it."
         )
     if judges.face is None:
         said.append("Left out: identity, as evaluation.face names no face model.")
     else:
         said.append(
             "Faces are described by face-api's small network, in which strangers have a cosine of 0.8 to 0.9: compare with "
-            "the column of the prior, never with published figures of FaceNet."
+            "the prior's column, never with published figures of FaceNet."
         )
         if faceless := [p.name for p in people if known[p.name].face is None]:
             said.append(f"Left out: identity of {', '.join(faceless)}, as no face was found in their pictures.")

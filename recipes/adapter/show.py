@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -36,17 +38,7 @@ def plot(singles: Scores, pairs: Scores, people: Sequence[Person], target: Path)
         down, ACROSS, figsize=(4.2 * ACROSS, 2.9 * down), layout="constrained", squeeze=False
     )
     for panel, name in zip(panels.flat, shown, strict=False):
-        for place, (_, scores) in enumerate(kinds):
-            for number, label in enumerate(COLUMNS):
-                x = place * (len(COLUMNS) + 1) + number
-                if (value := scores.means(label).get(name)) is not None:
-                    panel.bar(x, value, color=COLOURS[number], width=0.85)
-                dots = [v for p in people if (v := scores.means(label, p.name).get(name)) is not None]
-                panel.plot([x] * len(dots), dots, "o", color="#222222", markersize=3, alpha=0.6)
-        middles = [place * (len(COLUMNS) + 1) + (len(COLUMNS) - 1) / 2 for place in range(len(kinds))]
-        panel.set_xticks(middles, [kind for kind, _ in kinds])
-        panel.set_title(ROWS[name].label, fontsize=11)
-        panel.spines[["top", "right"]].set_visible(False)
+        draw(panel, name, [(kind, s) for kind, s in kinds if any(name in s.means(c) for c in COLUMNS)], people)
     for panel in panels.flat[len(shown) :]:
         panel.set_axis_off()
     handles = [pyplot.Rectangle((0, 0), 1, 1, color=colour) for colour in COLOURS]
@@ -54,6 +46,23 @@ def plot(singles: Scores, pairs: Scores, people: Sequence[Person], target: Path)
     figure.legend([*handles, dot], [*COLUMNS.values(), "one subject's mean"], loc="outside lower center", ncols=4)
     figure.savefig(target, dpi=120, facecolor="white")
     pyplot.close(figure)
+
+
+def draw(panel: Any, name: str, kinds: Sequence[tuple[str, Scores]], people: Sequence[Person]) -> None:
+    """One measure."""
+    wide = len(COLUMNS) + 1
+    for place, (_, scores) in enumerate(kinds):
+        for number, label in enumerate(COLUMNS):
+            x = place * wide + number
+            panel.bar(x, scores.means(label).get(name, 0.0), color=COLOURS[number], width=0.85)
+            dots = [v for p in people if (v := scores.means(label, p.name).get(name)) is not None]
+            panel.plot([x] * len(dots), dots, "o", color="#222222", markersize=3, alpha=0.6)
+    panel.axhline(0, color="#222222", linewidth=0.8)
+    panel.set_xlim(-0.7, 2 * wide - 1.3)
+    panel.set_xticks([place * wide + (wide - 2) / 2 for place in range(len(kinds))], [kind for kind, _ in kinds])
+    panel.tick_params(axis="x", length=0)
+    panel.set_title(ROWS[name].label, fontsize=11)
+    panel.spines[["top", "right", "bottom"]].set_visible(False)
 
 
 def sheet(singles: Sequence[Case], pairs: Sequence[Case], gallery: Gallery, target: Path) -> None:
@@ -88,8 +97,11 @@ def references(people: Sequence[Person]) -> Tensor:
     part = CELL // len(people)
     canvas = torch.ones(3, CELL, CELL)
     for number, person in enumerate(people):
-        place = slice(number * part, number * part + part)
-        canvas[:, (CELL - part) // 2 : (CELL - part) // 2 + part, place] = square(person.picture, part)
+        _, h, w = person.picture.shape
+        x, y = max(h - w, 0), max(w - h, 0)
+        framed = square(F.pad(person.picture, (x // 2, x - x // 2, y // 2, y - y // 2), value=1.0), part)
+        top = (CELL - part) // 2
+        canvas[:, top : top + part, number * part : (number + 1) * part] = framed
     return canvas
 
 
