@@ -49,7 +49,9 @@ class ClipJudge:
     @torch.no_grad()
     def embed_text(self, text: str) -> Tensor:
         """-> (E,)"""
-        tokens = self.processor.tokenizer(text, truncation=True, return_tensors="pt").to(self.device)
+        longest = self.model.text_model.embeddings.position_embedding.num_embeddings
+        tokens = self.processor.tokenizer(text, truncation=True, max_length=longest, return_tensors="pt")
+        tokens = tokens.to(self.device)
         return self.model.text_projection(self.model.text_model(**tokens).pooler_output)[0].float().cpu()
 
     @torch.no_grad()

@@ -30,6 +30,8 @@ def plot(singles: Scores, pairs: Scores, people: Sequence[Person], target: Path)
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Rectangle
 
     kinds = [(name, s) for name, s in (("one subject", singles), ("two subjects", pairs)) if s.cases]
     shown = [name for name in ROWS if any(name in s.means(c) for _, s in kinds for c in COLUMNS)]
@@ -41,8 +43,8 @@ def plot(singles: Scores, pairs: Scores, people: Sequence[Person], target: Path)
         draw(panel, name, [(kind, s) for kind, s in kinds if any(name in s.means(c) for c in COLUMNS)], people)
     for panel in panels.flat[len(shown) :]:
         panel.set_axis_off()
-    handles = [pyplot.Rectangle((0, 0), 1, 1, color=colour) for colour in COLOURS]
-    dot = pyplot.Line2D([], [], marker="o", linestyle="", color="#222222", markersize=3)
+    handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in COLOURS]
+    dot = Line2D([], [], marker="o", linestyle="", color="#222222", markersize=3)
     figure.legend([*handles, dot], [*COLUMNS.values(), "one subject's mean"], loc="outside lower center", ncols=4)
     figure.savefig(target, dpi=120, facecolor="white")
     pyplot.close(figure)
