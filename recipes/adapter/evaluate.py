@@ -121,11 +121,14 @@ def open_gallery(settings: Settings, wanted: Evaluation, file: Path, people: lis
 def look(adapter: Adapter, frozen: Frozen, person: Person) -> Tensor:
     """The image features of a subject, as the node Encode Subject makes them: -> (1,F)
 
-    Raises: ValueError when the adapter needs another CLIP vision model, or any.
+    Raises: SettingsError when the adapter needs a CLIP vision model, ValueError when it needs another.
     """
     images, masks = person.picture.movedim(0, -1)[None], None if person.mask is None else person.mask[None]
     if adapter.patcher.model.encoder is not None:
         return encode_embedded(adapter, images, masks)
+    if frozen.vision is None:
+        wanted = adapter.patcher.model.config.image_encoder
+        raise SettingsError(f"models.clip_vision: the adapter sees through '{wanted}'; name that model's file here.")
     return encode_clip(adapter, frozen.vision, images, masks)
 
 

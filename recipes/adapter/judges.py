@@ -117,8 +117,7 @@ def meet(judges: Judges, person: Person) -> Known:
     def look(picture: Tensor | None) -> Tensor | None:
         return judges.clip.picture(picture) if judges.clip and picture is not None else None
 
-    mask = None if person.mask is None else smooth_to(person.mask, tuple(person.picture.shape[-2:])) > 0.5
-    shown = person.picture if mask is None else crop(person.picture, mask)
+    shown = person.picture if person.mask is None else crop(person.picture, person.mask > 0.5)
     return Known(face(person.picture), face(person.other), look(shown), look(person.other))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ...moa_attention.training.data.folder import PICTURES, find_masks
-from ...moa_attention.training.data.pictures import BadPicture, read_image, read_mask
+from ...moa_attention.training.data.pictures import BadPicture, Picture, Subject, read_image, read_masks
 from .settings import SettingsError
 
 OTHER = ".other"
@@ -22,7 +22,7 @@ class Person:
     picture: Tensor = field(compare=False, repr=False)
     """(3,H,W) in [0,1], the reference."""
     mask: Tensor | None = field(default=None, compare=False, repr=False)
-    """(H,W) in [0,1]; None: the picture shows little else."""
+    """(H,W) in [0,1], on the picture's own grid; None: the picture shows little else."""
     other: Tensor | None = field(default=None, compare=False, repr=False)
     """(3,H,W) in [0,1], another picture of the same."""
 
@@ -64,12 +64,11 @@ def read_person(name: str, paths: list[Path]) -> Person:
     text = word.read_text(encoding="utf-8").strip() if word.is_file() else ""
     if not text:
         raise BadPicture(f"{own[0].name} has no word: write what prompts call it, such as woman, into {word.name}")
-    masks = find_masks(own[0], [p for p in paths if p != own[0]])
+    picture = read_rgb(own[0])
+    masks = tuple(Subject(len(text), mask) for mask in find_masks(own[0], [p for p in paths if p != own[0]])[:1])
+    mask = read_masks(Picture(own[0], text, masks), (picture.shape[1], picture.shape[2]))[0] if masks else None
     other = next((p for p in paths if p.stem == name + OTHER), None)
-    mask = read_mask(masks[0]) if masks else None
-    if mask is not None and not (mask > 0.5).any():
-        raise BadPicture(f"the mask {masks[0].path.name} is empty")
-    return Person(name, text, read_rgb(own[0]), mask, None if other is None else read_rgb(other))
+    return Person(name, text, picture, mask, None if other is None else read_rgb(other))
 
 
 def read_rgb(path: Path) -> Tensor:
