@@ -24,7 +24,7 @@ FORWARDED = {
         "what training takes, beside what was planned",
         (),
     ),
-    "eval": ([RECIPE, "mini.evaluate"], "measure MoA Mini on identities it has never seen", ("train",)),
+    "eval": ([RECIPE, "evaluate"], "measure MoA Mini, or your adapter: eval config.toml; resumes", ("train",)),
     "prepare": (
         [RECIPE, "adapter.prepare"],
         "make missing captions and masks, show all: prepare config.toml",
@@ -85,7 +85,7 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
 def _forward(command: str, arguments: list[str]) -> int:
     program, _, extras = FORWARDED[command]
     folder = environment.ensure(*extras)
-    if command == "prepare":
+    if command in ("prepare", "eval") and any(a.endswith(".toml") for a in arguments):
         selfie.ensure()
     variables = {**os.environ, "COMFYUI_PATH": str(folder), "HF_HUB_OFFLINE": "1"}
     run = [str(environment.python()), *program, *arguments]

@@ -10,20 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
-import comfy.sample
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ..moa_attention.picture import heat_map, label, smooth_to
 from ..moa_attention.reference import prepare_reference, square
-from ..moa_attention.trace import Trace, average_map
 from ..moa_attention.training.data.pictures import BadPicture, Picture, read_image, read_masks
 from ..moa_attention.training.data.words import find_words
 from ..moa_attention.training.objective import mixed_precision
 from .encoders import HostEncoders
-from .patch import apply_adapter
+from .painter import Painter
 from .sockets import Subject
-from .text import encode_prompt
 
 CELL = 192
 """Pixels of a picture's side on the sheet."""
@@ -37,9 +34,7 @@ class Studio:
     Raises: ValueError at once when a prompt has no word that can be a subject.
     """
 
-    model: Any
-    clip: Any
-    vae: Any
+    painter: Painter
     prompts: tuple[str, ...]
     """Each with a word that can be a subject."""
     references: Tensor
@@ -47,11 +42,6 @@ class Studio:
     encoders: HostEncoders
     words: tuple[str, ...]
     """Nouns that may be a subject."""
-    shape: tuple[int, int]
-    """(h, w) of the latents."""
-    channels: int
-    steps: int
-    guidance: float
 
     def __post_init__(self) -> None:
         for prompt in self.prompts:
@@ -60,23 +50,11 @@ class Studio:
     def paint(self, adapter: Any | None, prompt: str, features: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """A picture (H,W,3) in [0,1] and the mean R_1 (h,w); without an adapter the base model's own."""
         subjects = [] if features is None else [Subject(self.word(prompt), 1, features, "")]
-        model, trace = self.model, None
-        if adapter is not None:
-            trace = Trace(adapter.model.config.layers)
-            model = apply_adapter(model, adapter, encoder="", trace=trace)
-        noise = torch.randn(1, self.channels, *self.shape, generator=Generator().manual_seed(SEED))
-        positive, negative = (encode_prompt(self.clip, text, s)[0] for text, s in ((prompt, subjects), ("", [])))
+        device = self.painter.model.load_device
         # The adapter being trained is in float32 whatever the base is in.
-        with mixed_precision(noise.to(self.model.load_device), self.model.load_device.type != "cpu"):
-            latent = comfy.sample.sample(
-                model, noise, self.steps, self.guidance, "euler", "normal", positive, negative, torch.zeros_like(noise),
-                seed=SEED, disable_pbar=True,
-            )  # fmt: skip
-        picture = self.vae.decode(latent)[0].float().cpu().clamp(0, 1)
-        if trace is None:
-            return picture, None
-        names = [spec.name for spec in trace.layers if spec.supervised]
-        return picture, average_map([call for step in trace.steps() for call in step], names, 0, self.shape)
+        with mixed_precision(torch.empty(0, device=device), device.type != "cpu"):
+            latent, spoke = self.painter.sample(prompt, subjects, SEED, adapter)
+        return self.painter.decode(latent), spoke
 
     def word(self, prompt: str) -> str:
         """The first word of a prompt that may be a subject.

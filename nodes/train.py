@@ -14,6 +14,7 @@ from ..moa_attention.training.data.layouts import read_pictures
 from ..moa_attention.training.data.words import PERSON_WORDS
 from .encoders import HostEncoders, fingerprint
 from .load import CATEGORY, encoder_identity
+from .painter import Painter
 from .sheet import Studio, first_subjects
 from .sockets import Adapter, AdapterSocket
 from .training import trainable_adapter
@@ -186,11 +187,10 @@ class MoATrain(io.ComfyNode):
         reading = read_pictures(inside(folder_paths.get_input_directory(), folder))
         cached = fill_cache(reading, module, encoders, side, run / "cache")
         height, width = (pixels // encoders.scale for pixels in cached.entries[0].shape)
-        studio = Studio(
-            model, clip, vae, tuple(line for line in preview_prompts.splitlines() if line.strip()),
-            first_subjects(reading.pictures, encoders.side, SUBJECTS_SHOWN), encoders, PERSON_WORDS,
-            (height, width), model.model.latent_format.latent_channels, PREVIEW_STEPS, PREVIEW_GUIDANCE,
-        )  # fmt: skip
+        painter = Painter(model, clip, vae, (height, width), PREVIEW_STEPS, PREVIEW_GUIDANCE)
+        prompts = tuple(line for line in preview_prompts.splitlines() if line.strip())
+        shown = first_subjects(reading.pictures, encoders.side, SUBJECTS_SHOWN)
+        studio = Studio(painter, prompts, shown, encoders, PERSON_WORDS)
         trained = run_training(studio, module, cached, config, run, preview_every)
         provenance = {
             "base_fingerprint": fingerprint(model.model.diffusion_model),

@@ -65,7 +65,7 @@ def run_training(
         except comfy.model_management.InterruptProcessingException as cancel:
             cancelled.append(cancel)  # the host cancels through its progress bar; the loop must end in order
 
-    model, encoders = studio.model, studio.encoders
+    model, encoders = studio.painter.model, studio.encoders
     null = encoders.text("", [])
     side = encoders.side if adapter.encoder is not None else None
     examples = CachedExamples(cached.entries, null, config, "fastcomposer", side, model.load_device)

@@ -11,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from ...moa_attention.adapter import MoAAdapter
+from ...nodes.painter import Painter
 from ...nodes.patch import host_patcher
 from ...nodes.sheet import Studio, validation_sheet
 from .models import Loaded
@@ -28,10 +29,8 @@ class Journal:
         self.log = (settings.output / "log.jsonl").open("a", encoding="utf-8")
         self.board = SummaryWriter(str(settings.output / "tensorboard"))
         chosen = settings.validation
-        self.studio = Studio(
-            loaded.model, loaded.clip, loaded.vae, chosen.prompts, references, loaded.encoders, settings.data.words, shape,
-            loaded.model.model.latent_format.latent_channels, chosen.steps, chosen.guidance,
-        )  # fmt: skip
+        painter = Painter(loaded.model, loaded.clip, loaded.vae, shape, chosen.steps, chosen.guidance)
+        self.studio = Studio(painter, chosen.prompts, references, loaded.encoders, settings.data.words)
 
     def __call__(self, step: int, numbers: dict[str, float], adapter: MoAAdapter) -> None:
         if self.bar is None:

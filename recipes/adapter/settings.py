@@ -53,7 +53,7 @@ class Data:
 
 @checked
 class Prepare:
-    """[prepare]: what `dev.py prepare` makes the missing captions and masks with."""
+    """[prepare]: what `dev.py prepare` makes the missing captions and masks with; `eval` uses the segmenter, too."""
 
     captioner: str = ""
     """Folder of a captioning model of transformers (BLIP, BLIP-2, GIT ...); without one, nothing is captioned."""
@@ -105,6 +105,44 @@ class Train(TrainConfig):
 
 
 @checked
+class Evaluation:
+    """[evaluation]: what `dev.py eval config.toml` paints and what it measures with. What is not given is left out."""
+
+    people: str
+    """Folder with one picture of each subject: name.jpg, its word in name.txt (such as woman), optionally its mask as in
+    the training folder, and name.other.jpg, another picture of the same subject."""
+    adapter: str = ""
+    """Adapter file; without one, the adapter.safetensors of the output folder."""
+    prompts: str = ""
+    """Text file with a prompt on each line, {} where the subject's word goes; without one, 40 of our own."""
+    pair_prompts: str = ""
+    """The same for two subjects, with two {}; without one, 21 of our own."""
+    pictures: int = pydantic.Field(default=4, ge=1)
+    """Of each prompt, with seeds one after the other."""
+    pairs: int | None = pydantic.Field(default=None, ge=0)
+    """How many pairs of subjects, evenly chosen; 0 for none, all when left out."""
+    steps: int = 50
+    """Sampling steps."""
+    guidance: float = 5.0
+    """Classifier-free guidance."""
+    seed: int = 42
+    """Of the first picture of each prompt."""
+    strength: float = 1.0
+    """As of the node Apply MoA."""
+    start: float = 0.0
+    """From which part of the sampling on the subjects speak: start_percent of Apply MoA."""
+    side: int = 0
+    """Pixels of a picture's side; 0 for data.side."""
+    regions: Literal["segmenter", "router"] = "segmenter"
+    """Who says where subjects are: the segmenter of [prepare] (without one there, the small one for people), or MoA's own
+    router, which then cannot be wrong."""
+    clip: str = ""
+    """Folder of a CLIP model of transformers (the protocol: clip-vit-large-patch14): prompt consistency, likeness."""
+    face: str = ""
+    """Folder `model` of the npm package @vladmandic/face-api: identity of faces."""
+
+
+@checked
 class Settings:
     """A whole config file."""
 
@@ -116,6 +154,7 @@ class Settings:
     prepare: Prepare = field(default_factory=Prepare)
     adapter: Adapter = field(default_factory=Adapter)
     validation: Validation = field(default_factory=Validation)
+    evaluation: Evaluation | None = None
 
 
 class SettingsError(ValueError):

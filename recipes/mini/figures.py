@@ -1,33 +1,25 @@
 """The pictures of the README, painted by the bundled model through the host's own sampler."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ...moa_attention.picture import overlay, smooth_to
 from ...nodes.apply import bias_from_strength
 from ...nodes.visualize import to_mask
+from ..sheets import CELL, SHEET, column, row, to_image
 from .faces import ROOT, WORK
 from .studio import Order, People, Studio
 
 FOLDER = ROOT / "docs" / "images"
-CELL, GAP, CAPTION = 224, 6, 22
-INK, SHEET = (30, 30, 30), (255, 255, 255)
 HERO = ("a man in a forest", 5, (2760, 2801, 2793, 2782))
 """Prompt, seed, and four men of the test split."""
 PAIR = ("a man and a woman on a beach", 5, (2760, 2766), (2789, 2776))
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
-
-
-def to_image(picture: Tensor, size: int = CELL) -> Image.Image:
-    """(3,H,W) in [0,1] -> a square picture."""
-    array = (picture.movedim(0, -1).clamp(0, 1) * 255).round().byte().numpy()
-    return Image.fromarray(array).resize((size, size), Image.Resampling.LANCZOS)
 
 
 def with_inset(picture: Image.Image, reference: Tensor) -> Image.Image:
@@ -40,25 +32,6 @@ def with_inset(picture: Image.Image, reference: Tensor) -> Image.Image:
     ImageDraw.Draw(picture).rectangle((CELL - CELL // 3 - 4, 0, CELL, CELL // 3 + 3), fill=SHEET)
     picture.paste(small, (CELL - CELL // 3, 0))
     return picture
-
-
-def row(cells: Sequence[tuple[str, Image.Image]]) -> Image.Image:
-    """Pictures side by side, each over its caption."""
-    sheet = Image.new("RGB", (len(cells) * (CELL + GAP) - GAP, CELL + CAPTION), SHEET)
-    font = ImageFont.load_default(size=14)
-    for i, (text, picture) in enumerate(cells):
-        sheet.paste(picture, (i * (CELL + GAP), 0))
-        place = (i * (CELL + GAP) + CELL // 2, CELL + CAPTION // 2)
-        ImageDraw.Draw(sheet).text(place, text, fill=INK, font=font, anchor="mm")
-    return sheet
-
-
-def column(rows: Sequence[Image.Image]) -> Image.Image:
-    """Rows below each other."""
-    sheet = Image.new("RGB", (max(r.width for r in rows), sum(r.height for r in rows)), SHEET)
-    for i, r in enumerate(rows):
-        sheet.paste(r, (0, sum(above.height for above in rows[:i])))
-    return sheet
 
 
 def router_map(picture: Tensor, values: Tensor) -> Image.Image:
