@@ -8,10 +8,11 @@ import torch
 from matplotlib.axes import Axes
 from PIL import Image
 
+from ..sheets import column, row, to_image
 from .ablations import VARIANTS, Variant
 from .evaluate import LINE_UP
 from .evidence import read_rows, train_variant
-from .figures import FOLDER, column, router_map, row, to_image, with_inset
+from .figures import FOLDER, router_map, with_inset
 from .studio import Order, People, Studio
 
 CHANCE = 1 / LINE_UP
@@ -116,17 +117,18 @@ def painted(people: People, variant: Variant | None) -> Image.Image:
     """A row: everybody, and where the first one spoke."""
     studio = Studio(train_variant(variant, 0) if variant else None)
     bias = None if variant is None else variant.prior_bias
-    cells = []
-    for i in PEOPLE:
-        noun = people.noun(i)
-        order = Order(f"a {noun} {PROMPT}", (studio.subject(people.reference(i), noun),), SEED)
-        picture, routes = studio.paint([order], bias, 0.0)
-        cells.append(with_inset(to_image(picture[0]), people.reference(i)))
+    orders = [
+        Order(f"a {people.noun(i)} {PROMPT}", (studio.subject(people.reference(i), people.noun(i)),), SEED)
+        for i in PEOPLE
+    ]
+    made = [studio.paint([order], bias, 0.0) for order in orders]
     title = "the base model alone" if variant is None else variant.name
-    shown = [(title if n == 1 else "", cell) for n, cell in enumerate(cells)]
-    if routes is not None:
-        shown.append(("where it speaks", router_map(picture[0], routes[0])))
-    return row(shown)
+    cells = [
+        (title if n == 1 else "", with_inset(to_image(picture[0]), people.reference(i)))
+        for n, (i, (picture, _)) in enumerate(zip(PEOPLE, made, strict=True))
+    ]
+    last, routes = made[-1]
+    return row(cells if routes is None else [*cells, ("where it speaks", router_map(last[0], routes[0]))])
 
 
 def main(argv: list[str]) -> None:
