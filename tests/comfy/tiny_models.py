@@ -75,8 +75,10 @@ def captioner(folder: Path) -> Path:
         vision_config={**size, "image_size": 32, "patch_size": 8},
     )  # fmt: skip
     model = BlipForConditionalGeneration(config)
-    seen = processor(images=[boxes(w)[0] for w in CASES], text=[caption(w) for w in CASES], padding=True, return_tensors="pt")  # fmt: skip
-    teach(model, lambda _: model(**seen, labels=seen["input_ids"]).loss, 150)
+    drawn = [(boxes(who, seed)[0], caption(who)) for seed in range(16) for who in CASES]
+    images, texts = zip(*drawn, strict=True)
+    seen = processor(images=list(images), text=list(texts), padding=True, return_tensors="pt")
+    teach(model, lambda _: model(**seen, labels=seen["input_ids"]).loss, 250)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
