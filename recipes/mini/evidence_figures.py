@@ -18,7 +18,14 @@ from .studio import Order, People, Studio
 CHANCE = 1 / LINE_UP
 BLUE, RED, GREY = "#1f5fa8", "#c8452f", "#777777"
 PEOPLE, PROMPT, SEED = (2760, 2766, 2789), "on a beach", 5
-PAINTED = ("full", "no router loss", "single fine-tuned attention", "no object loss", "hard routing")
+PAINTED = (
+    "full",
+    "no router loss",
+    "single fine-tuned attention",
+    "single, FastComposer's losses",
+    "no object loss",
+    "hard routing",
+)
 SWEEP = ("λ_r 3e-4", "λ_r 1e-3", "full", "λ_r 1e-2")
 """`full` is the one at 3e-3."""
 
