@@ -1,4 +1,4 @@
-"""The evidence page's tables, printed, and its plots and pictures, from what `mini.evidence` measured and trained."""
+"""Writes the evidence page's table into it, and its plots and pictures, from what `mini.evidence` measured and trained."""
 
 import statistics
 from collections.abc import Callable
@@ -12,9 +12,11 @@ from ..sheets import column, row, to_image
 from .ablations import VARIANTS, Variant
 from .evaluate import LINE_UP
 from .evidence import read_rows, train_variant
+from .faces import ROOT
 from .figures import FOLDER, router_map, with_inset
 from .studio import Order, People, Studio
 
+PAGE = ROOT / "docs" / "evidence.md"
 CHANCE = 1 / LINE_UP
 BLUE, RED, GREY = "#1f5fa8", "#c8452f", "#777777"
 PEOPLE, PROMPT, SEED = (2760, 2766, 2789), "on a beach", 5
@@ -141,7 +143,9 @@ def painted(people: People, variant: Variant | None) -> Image.Image:
 def main(argv: list[str]) -> None:
     """Everything; what has no figures yet is left out."""
     rows = by_variant()
-    print(table(rows))
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition("<!-- table -->")
+    after = rest.partition("<!-- end -->")[2]
+    PAGE.write_text(f"{before}<!-- table -->\n{table(rows)}\n<!-- end -->{after}", encoding="utf-8")
     trade_off(rows)
     if all(name in rows for name in SWEEP):
         sweep(rows)
