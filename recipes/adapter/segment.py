@@ -72,8 +72,9 @@ def named(folder: str, labels: Sequence[str], device: torch.device) -> Segmenter
 
     Raises: SettingsError when there is none, or it knows none of the labels.
     """
-    from transformers import pipeline
+    from transformers import logging, pipeline
 
+    logging.set_verbosity_error()  # a hint for every picture, otherwise
     check_model_folder("prepare.segmenter", folder, "Mask2Former")
     segment = pipeline("image-segmentation", model=folder, device=device)
     known = set((segment.model.config.id2label or {}).values())

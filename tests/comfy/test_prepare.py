@@ -25,6 +25,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "captioner": tiny_models.captioner(folder / "captioner"),
         "segmenter": tiny_models.segmenter(folder / "segmenter"),
+        "instances": tiny_models.instance_segmenter(folder / "instances"),
         "clip": tiny_models.clip(folder / "clip", hosts.find() / "comfy" / "sd1_tokenizer"),
     }
 
@@ -63,13 +64,15 @@ def agreement(mask: Path, truth: np.ndarray) -> float:
     return (found & truth).sum() / (found | truth).sum()
 
 
-def test_captions_masks_and_who_is_who_are_made(folder: Path, models: dict[str, Path]):
+@pytest.mark.parametrize("segmenter", ["segmenter", "instances"])
+def test_captions_masks_and_who_is_who_are_made(folder: Path, models: dict[str, Path], segmenter: str):
+    chosen = {"captioner": models["captioner"], "segmenter": models[segmenter], "clip": models["clip"]}
     truth = {}
     for number, who in enumerate(tiny_models.CASES):
         image, truth[number] = tiny_models.boxes(who, 10 + number)
         image.save(folder / f"{number}.jpg", quality=95)
     (folder / "3.txt").write_text("a man beside a woman\n")  # though the woman stands on the left
-    assert prepare(folder, **models) == "4 pictures to train on, 0 left out\n"
+    assert prepare(folder, **chosen) == "4 pictures to train on, 0 left out\n"
     for number, who in enumerate(tiny_models.CASES[:3]):
         assert (folder / f"{number}.txt").read_text().strip() == tiny_models.caption(who)
         for place, mask in enumerate(truth[number], start=1):
@@ -79,7 +82,7 @@ def test_captions_masks_and_who_is_who_are_made(folder: Path, models: dict[str, 
     assert agreement(folder / "3.mask2.png", truth[3][0]) > 0.8
     assert Image.open(folder.with_name("out") / "prepared" / "contact_001.jpg").width > 900
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
-    prepare(folder, **models)
+    prepare(folder, **chosen)
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()} == before
     importlib.import_module("comfyui_moa.recipes.adapter.train").main([str(folder.with_suffix(".toml"))])
     assert (folder.with_name("out") / "adapter.safetensors").is_file()
@@ -142,7 +145,7 @@ def test_labels_that_the_segmenter_does_not_know_are_refused(folder: Path, model
 def test_an_existing_mask_is_left_alone(folder: Path, models: dict[str, Path]):
     tiny_models.boxes(["man"])[0].save(folder / "a.jpg")
     Image.new("L", (128, 128), 255).save(folder / "a.png")
-    prepare(folder, **models)
+    prepare(folder, captioner=models["captioner"], segmenter=models["segmenter"])
     assert sorted(p.name for p in folder.iterdir()) == ["a.jpg", "a.png", "a.txt"]
     ((picture),) = read_pictures(folder).pictures
     assert picture.subjects[0].mask.path.name == "a.png"
