@@ -23,15 +23,15 @@ from ...nodes.patch import PRIOR_ONLY, load_adapter_patcher
 from ...nodes.sockets import Adapter
 from ...nodes.subject import encode_clip, encode_embedded
 from ...nodes.text import bind
-from .gallery import PRIOR, Gallery
-from .judges import meet, open_judges
+from .evaluation.gallery import PRIOR, Gallery
+from .evaluation.judges import meet, open_judges
+from .evaluation.people import Person, read_people
+from .evaluation.protocol import Case, all_cases
+from .evaluation.report import PINNED, as_json, notes, write_up
+from .evaluation.score import MOA, Scores, grouped, score_group
+from .evaluation.show import plot, sheet
 from .models import Frozen, load_frozen
-from .people import Person, read_people
-from .protocol import Case, all_cases
-from .report import PINNED, as_json, notes, write_up
-from .score import MOA, Scores, grouped, score_group
 from .settings import Evaluation, Settings, SettingsError, read_settings
-from .show import plot, sheet
 
 FOLDER = "evaluation"
 

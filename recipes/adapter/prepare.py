@@ -19,11 +19,11 @@ from tqdm import tqdm
 from ...moa_attention.training.data.fastcomposer import is_fastcomposer
 from ...moa_attention.training.data.folder import find_masks, groups, read_caption
 from ...moa_attention.training.data.pictures import BadPicture, Picture, read_image, read_masks, report
-from .captioner import Captioner
-from .contact import write_sheets
 from .data import SHOWN, read
-from .matching import Likeness, Matching, left_to_right
-from .segment import Segmenter, open_segmenter
+from .preparation.captioner import Captioner
+from .preparation.contact import write_sheets
+from .preparation.matching import Likeness, Matching, left_to_right
+from .preparation.segment import Segmenter, open_segmenter
 from .settings import Settings, read_settings
 
 

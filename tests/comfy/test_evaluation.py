@@ -119,7 +119,7 @@ class Colours:
 
 
 def test_faces_count_and_whoever_has_none_is_named(tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(importlib.import_module("comfyui_moa.recipes.adapter.judges"), "FaceJudge", Colours)
+    monkeypatch.setattr(importlib.import_module("comfyui_moa.recipes.adapter.evaluation.judges"), "FaceJudge", Colours)
     file = config(tmp_path, people, face="any")
     found = evaluate(file)
     one, two = found["one_subject"]["mean"]["moa"], found["two_subjects"]["mean"]["moa"]
@@ -149,7 +149,7 @@ def test_a_segmenter_says_where_subjects_are(tmp_path: Path, people: Path, monke
         monkeypatch.setattr(judges, "open_segmenter", lambda _wanted, _device: segment)
         return evaluate(file)
 
-    judges = importlib.import_module("comfyui_moa.recipes.adapter.judges")
+    judges = importlib.import_module("comfyui_moa.recipes.adapter.evaluation.judges")
     halves, nobody = evaluate_with(left_half), evaluate_with(lambda _picture: [])
     assert halves["regions"] == "segmenter" and router["notes"] != halves["notes"]
     mean = [found["one_subject"]["mean"]["moa"] for found in (router, halves, nobody)]

@@ -11,10 +11,10 @@ import pytest
 import subjects
 import tiny_models
 import torch
-from comfyui_moa.recipes.adapter.judges import ClipJudge
+from comfyui_moa.recipes.adapter.evaluation.judges import ClipJudge
+from comfyui_moa.recipes.adapter.evaluation.people import Person, read_people
+from comfyui_moa.recipes.adapter.evaluation.protocol import PAIR_PROMPTS, PROMPTS, Case, chosen_pairs
 from comfyui_moa.recipes.adapter.models import Frozen
-from comfyui_moa.recipes.adapter.people import Person, read_people
-from comfyui_moa.recipes.adapter.protocol import PAIR_PROMPTS, PROMPTS, Case, chosen_pairs
 from evaluations import config, evaluate
 from PIL import Image, ImageDraw
 from safetensors.torch import save_file

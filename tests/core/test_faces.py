@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from recipes.adapter import face_api, faces
+from recipes.adapter.evaluation import face_api, faces
 
 CPU = torch.device("cpu")
 RESIDUAL = [

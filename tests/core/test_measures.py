@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from recipes.adapter import measures
+from recipes.adapter.evaluation import measures
 
 RIGHT, UP, LEFT = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0]), torch.tensor([-3.0, 0.0])
 

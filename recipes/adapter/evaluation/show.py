@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ...moa_attention.picture import overlay, smooth_to
-from ...moa_attention.reference import square
-from ..sheets import CELL, GAP, INK, SHEET, column, row, to_image
+from ....moa_attention.picture import overlay, smooth_to
+from ....moa_attention.reference import square
+from ...sheets import CELL, GAP, INK, SHEET, column, row, to_image
 from .gallery import Gallery
 from .people import Person
 from .protocol import Case

@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from transformers import CLIPModel, CLIPProcessor
 
-from .settings import check_model_folder
+from ..settings import check_model_folder
 
 Matching = Callable[[Image.Image, Sequence[str], Sequence[Tensor]], list[tuple[int, int]]]
 """A picture, words, and masks (H,W) from left to right -> (word, mask) pairs in the order of the words."""

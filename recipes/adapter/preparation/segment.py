@@ -10,11 +10,11 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from .settings import Prepare, SettingsError, check_model_folder
+from ..settings import Prepare, SettingsError, check_model_folder
 
 Segmenter = Callable[[Image.Image], list[Tensor]]
 """A picture -> (H,W) in [0,1] for each subject, from left to right."""
-SELFIE = Path(__file__).resolve().parents[2] / ".host" / "selfie_segmentation.tflite"
+SELFIE = Path(__file__).resolve().parents[3] / ".host" / "selfie_segmentation.tflite"
 
 
 def open_segmenter(wanted: Prepare, device: torch.device) -> Segmenter:

@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...moa_attention.picture import smooth_to
-from ...moa_attention.reference import bounding_box
-from ...nodes.visualize import to_mask
+from ....moa_attention.picture import smooth_to
+from ....moa_attention.reference import bounding_box
+from ....nodes.visualize import to_mask
+from ..preparation.segment import Segmenter, open_segmenter
+from ..settings import Evaluation, Settings, SettingsError, check_model_folder
 from .faces import FaceJudge
 from .people import Person
-from .segment import Segmenter, open_segmenter
-from .settings import Evaluation, Settings, SettingsError, check_model_folder
 
 SPOKEN = 0.5
 """Share of its own range above which the router's map counts as a subject, as in the node Visualize MoA Router."""

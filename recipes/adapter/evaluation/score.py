@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ...moa_attention.picture import smooth_to
+from ....moa_attention.picture import smooth_to
 from . import measures
 from .gallery import PRIOR, Gallery, Painted
 from .judges import Judges, Known, crop

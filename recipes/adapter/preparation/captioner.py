@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from .settings import check_model_folder
+from ..settings import check_model_folder
 
 LONGEST = 40
 """Tokens of a caption."""

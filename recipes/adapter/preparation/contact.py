@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
-from ...moa_attention.training.data.pictures import Picture
+from ....moa_attention.training.data.pictures import Picture
 
 COLUMNS, ROWS = 5, 4
 CELL, MARGIN, LINES = 240, 8, 4

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...nodes.encoders import fingerprint
-from ...nodes.painter import SAMPLER, SCHEDULE, Painter
-from ...nodes.sockets import Adapter, Subject
+from ....nodes.encoders import fingerprint
+from ....nodes.painter import SAMPLER, SCHEDULE, Painter
+from ....nodes.sockets import Adapter, Subject
 from .protocol import Case
 
 PRIOR = "prior"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ...moa_attention.training.data.folder import PICTURES, find_masks
-from ...moa_attention.training.data.pictures import BadPicture, Picture, Subject, read_image, read_masks
-from .settings import SettingsError
+from ....moa_attention.training.data.folder import PICTURES, find_masks
+from ....moa_attention.training.data.pictures import BadPicture, Picture, Subject, read_image, read_masks
+from ..settings import SettingsError
 
 OTHER = ".other"
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from ...moa_attention.training.data.words import find_words
+from ....moa_attention.training.data.words import find_words
+from ..settings import Evaluation, SettingsError
 from .people import Person
-from .settings import Evaluation, SettingsError
 
 SLOT = "{}"
 """In a prompt, where the word of a subject goes."""

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import pydantic
 
+from ..settings import Evaluation
 from .gallery import PRIOR
 from .judges import Judges, Known
 from .people import Person
 from .score import MOA, VARIANCE, Scores
-from .settings import Evaluation
 
 PINNED = "pinned"
 COLUMNS = {PRIOR: "prior only", MOA: "MoA", PINNED: "router pinned to personalised"}

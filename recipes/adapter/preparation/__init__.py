@@ -1,0 +1,1 @@
+"""What the preparation of a folder is made of; `../prepare.py` runs it."""
