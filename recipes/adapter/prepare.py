@@ -96,8 +96,7 @@ def fill(path: Path, beside: Sequence[Path], makers: Makers) -> list[str]:
         largest = sorted(range(len(masks)), key=lambda n: -float(masks[n].sum()))[: len(ends)]
         masks = [masks[n] for n in sorted(largest)]
     pairs = makers.match(image, [caption[:end].split()[-1] for end in ends], masks)
-    for number, (_, mask) in enumerate(pairs, start=1):
-        write_mask(path.with_name(f"{path.stem}.mask{number}.png"), masks[mask])
+    write_masks(path, [masks[mask] for _, mask in pairs])
     return notes
 
 
@@ -108,11 +107,13 @@ def write(path: Path, text: str) -> None:
     part.replace(path)
 
 
-def write_mask(path: Path, mask: Tensor) -> None:
-    """(H,W) in [0,1], whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    Image.fromarray((mask * 255).round().byte().numpy()).save(part, format="png")
-    part.replace(path)
+def write_masks(path: Path, masks: Sequence[Tensor]) -> None:
+    """The masks (H,W) in [0,1] of a picture, in the order of its words; all whole before the first has its name."""
+    files = [path.with_name(f"{path.stem}.mask{number}.png") for number in range(1, len(masks) + 1)]
+    for file, mask in zip(files, masks, strict=True):
+        Image.fromarray((mask * 255).round().byte().numpy()).save(file.with_suffix(".part"), format="png")
+    for file in files:
+        file.with_suffix(".part").replace(file)
 
 
 def look_through(
