@@ -27,7 +27,7 @@ from .data import fill_cache, read
 from .journal import Journal
 from .models import Loaded, load
 from .settings import MINI, Settings, read_settings
-from .workers import Accelerated
+from .workers import Accelerated, check_workers
 
 SUBJECTS_SHOWN = 2
 """On the validation sheet, when the settings name no pictures."""
@@ -40,6 +40,9 @@ def main(argv: list[str]) -> None:
     try:
         settings = read_settings(parser.parse_args(argv).config)
         accelerator = Accelerator()
+        check_workers(accelerator.distributed_type)
+        if accelerator.device.type == "cpu" and settings.train.precision == "bfloat16":
+            print("Most CPUs compute bfloat16 many times slower than float32: consider train.precision = 'float32'.")
         settings.output.mkdir(parents=True, exist_ok=True)
         loaded = load(settings)
         with accelerator.main_process_first():  # the first fills the cache, the others find it

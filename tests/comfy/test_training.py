@@ -14,6 +14,7 @@ import pictures
 import pytest
 import subjects
 import torch
+from accelerate.utils import DistributedType
 from comfyui_moa.moa_attention.checkpoint import read_header
 from comfyui_moa.moa_attention.training.base import Batch
 from comfyui_moa.moa_attention.training.config import TrainConfig
@@ -25,6 +26,7 @@ from comfyui_moa.nodes.mini import load_mini
 from comfyui_moa.nodes.patch import host_patcher
 from comfyui_moa.nodes.train import MoATrain
 from comfyui_moa.nodes.training import HostBase, training_mode
+from comfyui_moa.recipes.adapter.workers import check_workers
 
 from devtools.server import Server, ServerError
 
@@ -187,3 +189,10 @@ def test_a_run_with_nothing_to_train_on_says_why(server: Server):
     broken["2"]["inputs"]["folder"] = "bare"
     with pytest.raises(ServerError, match="(?s)Nothing to train on.*no caption: a.txt is not there"):
         server.queue(broken)
+
+
+@pytest.mark.parametrize("kind", [DistributedType.FSDP, DistributedType.DEEPSPEED])
+def test_a_launch_that_would_cut_the_adapter_into_pieces_is_refused(kind: DistributedType):
+    check_workers(DistributedType.MULTI_GPU)
+    with pytest.raises(ValueError, match=rf"launched for {kind.value}.*--multi_gpu"):
+        check_workers(kind)
