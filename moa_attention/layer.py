@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .attention import attend
 from .config import LayerSpec, MoAConfig
 from .expert import LowRank, Projections, project
-from .router import Router, mix
+from .router import Router, mix, route_of
 
 
 class Routing(NamedTuple):
@@ -83,6 +83,7 @@ class MoALayer(nn.Module):
         grid: tuple[int, int],
         *,
         prior_bias: Tensor | float = 0.0,
+        shares: Tensor | None = None,
         attend: Attend = attend,
         observe: Observe | None = None,
     ) -> Tensor:
@@ -95,6 +96,7 @@ class MoALayer(nn.Module):
             base: the prior's own projections. Its W_o serves both: as R sums to one, mixing after W_o equals mixing before.
             grid: (h, w) of the latent pixels, passed on to `observe`.
             prior_bias: added to the prior's logit (ours).
+            shares: (B,S,N), an untrained router's; without it the layer's own router decides (ours).
             attend: the attention kernel, `(q, k, v, heads) -> (B,N,D)`.
             observe: called with this layer's `Routing`.
 
@@ -103,7 +105,7 @@ class MoALayer(nn.Module):
         query, key = project(self.to_q, base.to_q, hidden), project(self.to_k, base.to_k, context)
         personal = attend(query, key, project(self.to_v, base.to_v, context), self.spec.heads)
         personal = (self.to_out or base.to_out)(personal)
-        route = self.router(hidden, prior_bias)
+        route = self.router(hidden, prior_bias) if shares is None else route_of(shares)
         if observe is not None:
             observe(self.spec, Routing(route, query, key, grid))
         return mix(prior, personal, route)

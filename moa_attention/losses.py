@@ -46,15 +46,15 @@ def router_loss(average: Tensor, mask: Tensor, foreground: float = 0.0) -> Tenso
     return (leaked.square() + foreground * missed.square()).sum(dim=(1, 2, 3)).mean()
 
 
-def subject_attention(routing: Routing, slots: Tensor, subjects: int, heads: int) -> Tensor:
-    """A_s: how much each latent pixel looks at subject s's token, in the personalised branch.
+def subject_attention(query: Tensor, key: Tensor, slots: Tensor, subjects: int, heads: int) -> Tensor:
+    """A_s: how much each latent pixel looks at subject s's token.
 
-    Args: slots: (B,M) int64, 0 for an ordinary token. Returns: (B,S,H,h,w).
+    Args: query (B,N,D), key (B,M,D), slots (B,M) int64, 0 for an ordinary token. Returns: (B,S,H,N).
     """
-    probabilities = attention_probabilities(routing.query, routing.key, heads)  # (B,H,N,M)
+    probabilities = attention_probabilities(query, key, heads)  # (B,H,N,M)
     owners = F.one_hot(slots.clamp(min=0), subjects + 1)[..., 1:].to(probabilities.dtype)  # (B,M,S)
     owners = owners / owners.sum(dim=1, keepdim=True).clamp(min=1)  # mean over copies of a token
-    return torch.einsum("bhnm,bms->bshn", probabilities, owners).unflatten(-1, routing.grid)
+    return torch.einsum("bhnm,bms->bshn", probabilities, owners)
 
 
 def object_loss(routing: Routing, heads: int, slots: Tensor, masks: Tensor) -> Tensor:
@@ -67,7 +67,8 @@ def object_loss(routing: Routing, heads: int, slots: Tensor, masks: Tensor) -> T
         masks: (B,S,H,W), one mask per subject; an empty slot has an empty mask and does not count.
     """
     present = (masks.sum(dim=(2, 3)) > 0).float()  # (B,S)
-    attention = subject_attention(routing, slots, masks.shape[1], heads)  # (B,S,H,h,w)
+    attention = subject_attention(routing.query, routing.key, slots, masks.shape[1], heads)
+    attention = attention.unflatten(-1, routing.grid)  # (B,S,H,h,w)
     inside = resize(masks, routing.grid)[:, :, None]
     outside = 1 - inside
     on_subject = (attention * inside).sum(dim=(3, 4)) / inside.sum(dim=(3, 4)).clamp(min=1e-6)

@@ -53,6 +53,15 @@ class Router(nn.Module):
         return torch.softmax(torch.stack((prior + prior_bias, personal), dim=-1), dim=-1)
 
 
+def route_of(shares: Tensor) -> Tensor:
+    """R where untrained routers decide: as much of the personalised branch as the most talkative subject has.
+
+    (B,S,N) in [0,1] or beyond -> (B,N,2), summing to one (ours).
+    """
+    personal = shares.float().amax(dim=1).clamp(0, 1)
+    return torch.stack((1 - personal, personal), dim=-1)
+
+
 def mix(prior: Tensor, personal: Tensor, route: Tensor) -> Tensor:
     """Σ_n R_n ⊙ expert_n for the two experts (eqs. 4, 6): (B,N,D) (B,N,D) (B,N,2) -> (B,N,D)."""
     route = route.to(prior.dtype)

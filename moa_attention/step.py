@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .config import LayerSpec
+from .losses import resize
 from .subject import place_tokens
 
 
@@ -22,6 +23,12 @@ class Step:
     """(L,R,S,T) subject tokens (eq. 9)."""
     prior_bias: Tensor
     """() float32, added to the prior's logit."""
+    shares: Tensor | None = None
+    """(R,S,h,w) R_s of every subject, where an untrained router decides; strength is in it."""
+
+    def shares_on(self, grid: tuple[int, int]) -> Tensor | None:
+        """Shares at a layer's pixels: -> (R,S,N)."""
+        return None if self.shares is None else resize(self.shares, grid).flatten(2)
 
     def select(self, x: Tensor) -> Tensor:
         """The rows with a subject: (B,...) -> (R,...)."""

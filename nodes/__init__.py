@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .apply import ApplyMoA
-from .folders import register_adapter_folder
+from .folders import register_adapter_folders
 from .load import LoadMoAAdapter, MoALoadMini
 from .prompt import MoATextEncode
 from .save import MoASaveAdapter
@@ -18,7 +18,7 @@ class MoAExtension(ComfyExtension):
     """What the host registers."""
 
     async def on_load(self) -> None:
-        register_adapter_folder()
+        register_adapter_folders()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         using = [LoadMoAAdapter, SubjectEncode, MoATextEncode, ApplyMoA, RouterVisualize, MoALoadMini]

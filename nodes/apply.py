@@ -7,7 +7,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..moa_attention.image_prompt import ImagePromptAdapter
 from ..moa_attention.trace import Trace
+from ..moa_attention.untrained import ConstantRouter, UntrainedRouter, WordRouter
 from .load import CATEGORY
 from .patch import PRIOR_ONLY, apply_adapter
 from .sockets import Adapter, AdapterSocket, TraceSocket
@@ -16,6 +18,25 @@ from .sockets import Adapter, AdapterSocket, TraceSocket
 def bias_from_strength(strength: float) -> float:
     """The prior's logit bias at which the odds of the personalised branch are multiplied by `strength`."""
     return -math.log(strength) if strength > 0 else PRIOR_ONLY
+
+
+ROUTERS = ["automatic", "learned", "attention", "constant"]
+
+
+def choose_router(name: str, adapter: Adapter) -> UntrainedRouter | None:
+    """What decides where subjects speak; None for the adapter's own routers.
+
+    Raises: ValueError when the adapter has none and they are asked for.
+    """
+    has_own = not isinstance(adapter.patcher.model, ImagePromptAdapter)
+    if name == "learned" and not has_own:
+        raise ValueError(
+            f"Adapter '{adapter.name}' brings no learned router. Choose 'attention' (each subject speaks where its word is) "
+            "or 'constant' (everywhere) in ApplyMoA."
+        )
+    if name == "learned" or (name == "automatic" and has_own):
+        return None
+    return ConstantRouter() if name == "constant" else WordRouter()
 
 
 class ApplyMoA(io.ComfyNode):
@@ -41,8 +62,8 @@ class ApplyMoA(io.ComfyNode):
                     min=0.0,
                     max=10.0,
                     step=0.05,
-                    tooltip="Multiplies the odds of the personalised branch against the prior, at every pixel of every layer. "
-                    "1 as trained, 0 the base model exactly, more for more of the subject.",
+                    tooltip="1 as trained, 0 the base model exactly, more for more of the subject. With learned routers it "
+                    "multiplies the odds of the personalised branch at every pixel of every layer, with others its share.",
                 ),
                 io.Float.Input(
                     "start_percent",
@@ -62,6 +83,15 @@ class ApplyMoA(io.ComfyNode):
                     advanced=True,
                     tooltip="Until which part of sampling the subjects may speak.",
                 ),
+                io.Combo.Input(
+                    "router",
+                    options=ROUTERS,
+                    default="automatic",
+                    optional=True,
+                    tooltip="Who decides where subjects speak. learned: routers in the adapter's file. attention: each speaks "
+                    "where the model itself looks for its word. constant: everywhere, as IP-Adapters do by themselves. "
+                    "automatic: learned where the file brings them, else attention.",
+                ),
             ],
             outputs=[
                 io.Model.Output(tooltip="For any sampler."),
@@ -73,7 +103,13 @@ class ApplyMoA(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, adapter: Adapter, strength: float, start_percent: float = 0.0, end_percent: float = 1.0
+        cls,
+        model: Any,
+        adapter: Adapter,
+        strength: float,
+        start_percent: float = 0.0,
+        end_percent: float = 1.0,
+        router: str = "automatic",
     ) -> io.NodeOutput:
         trace = Trace(adapter.patcher.model.config.layers)
         patched = apply_adapter(
@@ -83,6 +119,7 @@ class ApplyMoA(io.ComfyNode):
             prior_bias=bias_from_strength(strength),
             start=start_percent,
             end=end_percent,
+            router=choose_router(router, adapter),
             trace=trace,
         )
         return io.NodeOutput(patched, trace)

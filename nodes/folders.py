@@ -9,15 +9,19 @@ import folder_paths
 
 FOLDER = "moa"
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+IMPORTED, IMPORTED_FOLDER = "ipadapter/", "ipadapter"
+"""Prefix in drop-downs of files for import, and the host's folder of them, which other packs know, too."""
 BUNDLED = "bundled/"
 """Prefix in drop-downs of files that come with the extension."""
 
 
-def register_adapter_folder() -> None:
-    """Add `models/moa` to the host's folders, beside what the user's extra_model_paths already names; safetensors only."""
-    folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
-    paths, _ = folder_paths.folder_names_and_paths[FOLDER]
-    folder_paths.folder_names_and_paths[FOLDER] = (paths, {".safetensors"})
+def register_adapter_folders() -> None:
+    """Add `models/moa` and `models/ipadapter` to the host's folders, beside what extra_model_paths or other packs name."""
+    for folder, kinds in ((FOLDER, {".safetensors"}), (IMPORTED_FOLDER, {".safetensors", ".bin"})):
+        folder_paths.add_model_folder_path(folder, str(Path(folder_paths.models_dir) / folder))
+        paths, others = folder_paths.folder_names_and_paths[folder]
+        shared = others if folder == IMPORTED_FOLDER else set()
+        folder_paths.folder_names_and_paths[folder] = (paths, kinds | shared)
 
 
 def bundled_files() -> dict[str, Path]:
@@ -27,7 +31,9 @@ def bundled_files() -> dict[str, Path]:
 
 
 def adapter_names() -> list[str]:
-    return [*folder_paths.get_filename_list(FOLDER), *bundled_files()]
+    """Our own files, IP-Adapters, and what comes with the extension."""
+    foreign = [IMPORTED + name for name in folder_paths.get_filename_list(IMPORTED_FOLDER)]
+    return [*folder_paths.get_filename_list(FOLDER), *foreign, *bundled_files()]
 
 
 def adapter_path(name: str) -> Path:
@@ -36,10 +42,14 @@ def adapter_path(name: str) -> Path:
     Raises: FileNotFoundError naming the folders searched and the adapters seen there.
     """
     found = bundled_files().get(name) or folder_paths.get_full_path(FOLDER, name)
+    if found is None and name.startswith(IMPORTED):
+        found = folder_paths.get_full_path(IMPORTED_FOLDER, name.removeprefix(IMPORTED))
     if found is None or not Path(found).is_file():
-        folders = ", ".join(folder_paths.get_folder_paths(FOLDER))
+        folders = ", ".join(
+            path for folder in (FOLDER, IMPORTED_FOLDER) for path in folder_paths.get_folder_paths(folder)
+        )
         raise FileNotFoundError(
             f"No adapter '{name}' in {folders}. There: {', '.join(adapter_names()) or 'none'}. "
-            "Put the .safetensors file into one of these folders and refresh the browser page."
+            "Put the file into one of these folders and refresh the browser page."
         )
     return Path(found)

@@ -7,22 +7,24 @@ import hashlib
 from comfy_api.latest import io
 
 from ..moa_attention.adapter import MoAAdapter
-from ..moa_attention.checkpoint import Header, read_header
+from ..moa_attention.checkpoint import Header
+from ..moa_attention.image_prompt import ImagePromptAdapter
+from .adapter_files import open_adapter
 from .folders import WEIGHTS, adapter_names, adapter_path
 from .mini import load_mini
-from .patch import load_adapter_patcher
 from .sockets import Adapter, AdapterSocket
 
 CATEGORY = "MoA"
 
 
-def encoder_identity(adapter: MoAAdapter) -> str:
-    """The CLIP vision model's name, or a fingerprint of the encoder inside the file: features of two do not mix."""
+def encoder_identity(adapter: MoAAdapter | ImagePromptAdapter) -> str:
+    """The CLIP vision model's name, and a fingerprint of what the file does with pictures: features of two do not mix."""
     name = adapter.config.image_encoder
-    if adapter.encoder is None:
+    own = adapter.projection if isinstance(adapter, ImagePromptAdapter) else adapter.encoder
+    if own is None:
         return name
     digest = hashlib.sha256()
-    for tensor in adapter.encoder.state_dict().values():
+    for tensor in own.state_dict().values():
         digest.update(tensor.float().cpu().numpy().tobytes())
     return f"{name}:{digest.hexdigest()[:12]}"
 
@@ -31,6 +33,7 @@ def describe(header: Header) -> str:
     """What a file says of itself, for people: one line for each thing, nested ones in full."""
     config = header.config
     kind = f"rank {config.rank}" if config.rank else "whole matrices"
+    kind = "image tokens" if "imported" in header.provenance else kind
     lines = [
         f"for {config.base}, {len(config.layers)} attention layers, {kind}",
         f"sees through {config.image_encoder}",
@@ -54,7 +57,7 @@ class LoadMoAAdapter(io.ComfyNode):
             node_id="LoadMoAAdapter",
             display_name="Load MoA Adapter",
             category=CATEGORY,
-            description="Loads a MoA adapter. It brings subjects from pictures into images of one family of base models.",
+            description="Loads a MoA adapter, or an IP-Adapter as one. It brings subjects from pictures into images of one family of base models.",
             search_aliases=[
                 "moa",
                 "mixture of attention",
@@ -67,8 +70,8 @@ class LoadMoAAdapter(io.ComfyNode):
                 io.Combo.Input(
                     "adapter_file",
                     options=adapter_names(),
-                    tooltip="A .safetensors file in models/moa (or a moa folder of extra_model_paths.yaml). "
-                    "Entries under 'bundled' come with this extension.",
+                    tooltip="A file in models/moa, or under 'ipadapter' an IP-Adapter in models/ipadapter (also folders of "
+                    "these names in extra_model_paths.yaml). Entries under 'bundled' come with this extension.",
                 )
             ],
             outputs=[
@@ -87,7 +90,7 @@ class LoadMoAAdapter(io.ComfyNode):
     @classmethod
     def execute(cls, adapter_file: str) -> io.NodeOutput:
         path = adapter_path(adapter_file)
-        header, patcher = read_header(path), load_adapter_patcher(path)
+        patcher, header = open_adapter(path)
         made = Adapter(patcher, adapter_file, encoder_identity(patcher.model), header.licence, header.provenance)
         return io.NodeOutput(made, describe(header))
 

@@ -10,26 +10,24 @@ Subjects ride on the CONDITIONING (nodes/text.py); the APPLY_MODEL wrapper makes
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import comfy.model_management
 import comfy.model_patcher
-import comfy.ops
 import torch
 from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
 from ..moa_attention.adapter import MoAAdapter
-from ..moa_attention.checkpoint import load_adapter
-from ..moa_attention.expert import Projections
-from ..moa_attention.layer import MoALayer, Observe
-from ..moa_attention.step import Step
+from ..moa_attention.layer import Observe
 from ..moa_attention.trace import Trace
+from ..moa_attention.untrained import UntrainedRouter
+from .call import Call
 from .layers import layer_paths
 from .text import FEATURES, SLOTS, check_encoders, complete_conditions
 
@@ -42,25 +40,6 @@ PRIOR_ONLY = 1e4
 
 RecordCall = Callable[[Tensor, Tensor], Observe]
 """`(sigma (), images (R,)) -> observe`: opens the record of one U-Net call."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """What the patches need during one U-Net call."""
-
-    step: Step
-    layers: nn.ModuleDict
-    """The adapter's layers, on this call's device."""
-    unet: nn.Module
-    paths: dict[str, str]
-    observe: Observe | None
-
-    def layer(self, name: str) -> MoALayer | None:
-        return cast("MoALayer", self.layers[name]) if name in self.layers else None
-
-    def projections(self, name: str) -> Projections:
-        """The base model's own projections of a layer."""
-        return Projections.of(self.unet.get_submodule(self.paths[name]))
 
 
 def host_patcher(module: nn.Module, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
@@ -77,14 +56,6 @@ def host_patcher(module: nn.Module, disable_dynamic: bool = False) -> comfy.mode
     )
 
 
-def load_adapter_patcher(path: Path, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
-    """Read an adapter file into a patcher that the host can make again by itself (multi-GPU clones, dynamic VRAM)."""
-    adapter = load_adapter(path, operations=comfy.ops.manual_cast, assign=True)
-    patcher = host_patcher(adapter, disable_dynamic)
-    patcher.cached_patcher_init = (load_adapter_patcher, (path,))
-    return patcher
-
-
 def apply_adapter(
     model: comfy.model_patcher.ModelPatcher,
     adapter: comfy.model_patcher.ModelPatcher,
@@ -93,6 +64,7 @@ def apply_adapter(
     prior_bias: float = 0.0,
     start: float = 0.0,
     end: float = 1.0,
+    router: UntrainedRouter | None = None,
     trace: Trace | None = None,
     record: RecordCall | None = None,
 ) -> comfy.model_patcher.ModelPatcher:
@@ -102,6 +74,7 @@ def apply_adapter(
         encoder: identity of the image features the adapter understands (`nodes.sockets.Adapter.encoder`).
         prior_bias: added to the prior's logit in every router; `PRIOR_ONLY` leaves the base model exactly.
         start, end: the part of the sampling schedule in which the personalised branch speaks, 0..1.
+        router: decides in the place of the adapter's own routers.
         trace: filled by each sampling run.
         record: observer of each U-Net call, for training; by default the trace's.
     Raises: ValueError when the adapter was made for another architecture.
@@ -114,9 +87,11 @@ def apply_adapter(
     window = None if (start, end) == (0.0, 1.0) else (sampling.percent_to_sigma(start), sampling.percent_to_sigma(end))
     record = record or (trace.record if trace is not None else None)
 
-    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(watch_run, encoder, trace))
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(watch_run, encoder, router, trace))
     model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, complete_batch)
-    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, partial(begin_call, paths, prior_bias, window, record))
+    model.add_wrapper_with_key(
+        WrappersMP.APPLY_MODEL, KEY, partial(begin_call, paths, prior_bias, window, router, record)
+    )
     model.set_model_attn1_patch(capture_attn1)
     model.set_model_attn2_patch(capture_attn2)
     model.set_model_attn1_output_patch(blend_attn1)
@@ -134,13 +109,16 @@ def detach(model: comfy.model_patcher.ModelPatcher) -> None:
             patches[kind] = [p for p in patches[kind] if p is not ours]
 
 
-def watch_run(encoder: str, trace: Trace | None, executor: Any, *args: Any, **kwargs: Any) -> Any:
-    """OUTER_SAMPLE: refuse subjects made for another adapter before any model loads; open and close the trace."""
+def watch_run(
+    encoder: str, router: UntrainedRouter | None, trace: Trace | None, executor: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """OUTER_SAMPLE: refuse subjects made for another adapter before any model loads; begin router and trace anew."""
     conds = [cond for conds in executor.class_obj.conds.values() for cond in conds]
     if not check_encoders(conds, encoder):
         log.warning("MoA: no subject on any conditioning of this run; the result is the base model's own.")
-    if trace is not None:
-        trace.begin()
+    for kept in (router, trace):
+        if kept is not None:
+            kept.begin()
     try:
         return executor(*args, **kwargs)
     finally:
@@ -157,6 +135,7 @@ def begin_call(
     paths: dict[str, str],
     prior_bias: float,
     window: tuple[float, float] | None,
+    router: UntrainedRouter | None,
     record: RecordCall | None,
     executor: Any,
     x: Tensor,
@@ -176,7 +155,7 @@ def begin_call(
     # The payload lies on the CPU, so choosing rows waits for no device. A narrowed window costs one read of sigma a step.
     if slots is None or patcher is None or prior_bias >= PRIOR_ONLY or not in_window(t, window):
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
-    rows = slots.squeeze(-1).any(dim=1).nonzero().squeeze(-1)
+    rows, watch = slots.squeeze(-1).any(dim=1).nonzero().squeeze(-1), None
     if len(rows) and c_crossattn is not None:
         adapter: MoAAdapter = patcher.get_additional_models_with_key(KEY)[0].model
         device, dtype = x.device, base.get_dtype_inference()
@@ -190,11 +169,18 @@ def begin_call(
             torch.full((), prior_bias, device=device),
         )
         batch = len(x) // max(1, len(options.get("cond_or_uncond", (0,))))
+        if router is not None:
+            who = [(str(options["uuids"][row // batch]), row % batch) for row in rows.tolist()]
+            shares, watch = router.open(who, step.slots, features.shape[1])
+            step = replace(step, shares=shares * math.exp(-prior_bias))
         observe = record(t[0], rows % batch) if record is not None else None
         unet = getattr(base.diffusion_model, "_orig_mod", base.diffusion_model)  # torch.compile wraps the U-Net
-        options = {**options, KEY: Call(step, adapter.layers, unet, paths, observe)}
+        options = {**options, KEY: Call(step, adapter.layers, unet, paths, observe, watch)}
         options["patches"] = in_order(options["patches"])
-    return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+    result = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+    if watch is not None:
+        watch.close()
+    return result
 
 
 def in_window(t: Tensor, window: tuple[float, float] | None) -> bool:
@@ -234,15 +220,19 @@ def blend(which: str, prior: Tensor, options: dict) -> Tensor:
             f"Another node changed the number of rows or pixels at {layer.spec.name} and did not change it back: "
             f"{tuple(hidden.shape[:2])} before attention, {tuple(prior.shape[:2])} after it."
         )
-    step = call.step
+    step, base = call.step, call.projections(layer.spec.name)
+    grid: tuple[int, int] = tuple(options["activations_shape"][-2:])
     hidden = step.select(hidden)
+    if call.watch is not None and layer.spec.is_cross:
+        call.watch.see(layer.spec, grid, lambda: (base.to_q(hidden), base.to_k(step.select(context))))
     mixed = layer(
         hidden,
         step.context_for(layer.spec, hidden, context),
         step.select(prior),
-        call.projections(layer.spec.name),
-        tuple(options["activations_shape"][-2:]),
+        base,
+        grid,
         prior_bias=step.prior_bias,
+        shares=step.shares_on(grid),
         attend=partial(host_attention, options),
         observe=call.observe,
     )

@@ -8,6 +8,7 @@ import comfy.model_management
 import torch
 from comfy_api.latest import io
 
+from ..moa_attention.image_prompt import ImagePromptAdapter
 from ..moa_attention.reference import prepare_reference
 from .load import CATEGORY
 from .sockets import Adapter, AdapterSocket, Subject, SubjectSocket
@@ -23,24 +24,51 @@ def encode_embedded(adapter: Adapter, images: torch.Tensor, masks: torch.Tensor 
     return adapter.patcher.model.encoder(pictures.to(adapter.patcher.load_device)).float().cpu()
 
 
+def encode_image_prompt(
+    adapter: Adapter, clip_vision: Any, images: torch.Tensor, masks: torch.Tensor | None
+) -> torch.Tensor:
+    """(K,H,W,3) -> (K,F), the image tokens that an imported IP-Adapter makes of pictures.
+
+    Raises: ValueError when no CLIP vision model, or one of another width, is connected.
+    """
+    module = adapter.patcher.model
+    seen = look(adapter, clip_vision, images, masks)
+    seen = seen["image_embeds"] if module.sees == "embedding" else seen["penultimate_hidden_states"]
+    check_width(adapter, seen.shape[-1], module.width)
+    comfy.model_management.load_models_gpu([adapter.patcher])
+    return module.look(seen.to(adapter.patcher.load_device).float()).float().cpu()
+
+
+def look(adapter: Adapter, clip_vision: Any, images: torch.Tensor, masks: torch.Tensor | None) -> Any:
+    """What the connected CLIP vision model makes of pictures.
+
+    Raises: ValueError when none is connected.
+    """
+    if clip_vision is None:
+        raise ValueError(
+            f"Adapter '{adapter.name}' sees through the CLIP vision model '{adapter.patcher.model.config.image_encoder}', none "
+            "is connected. Put that model into models/clip_vision and connect a 'Load CLIP Vision' node."
+        )
+    return clip_vision.encode_image(prepare_reference(images, masks, CLIP_PICTURE).movedim(1, -1))
+
+
+def check_width(adapter: Adapter, given: int, wanted: int) -> None:
+    """Raises: ValueError when the CLIP vision model is not the one the adapter was trained with."""
+    if given != wanted:
+        encoder = adapter.patcher.model.config.image_encoder
+        raise ValueError(
+            f"Adapter '{adapter.name}' needs features of '{encoder}', {wanted} wide; the connected CLIP vision model gives "
+            f"{given}. Load '{encoder}' instead."
+        )
+
+
 def encode_clip(adapter: Adapter, clip_vision: Any, images: torch.Tensor, masks: torch.Tensor | None) -> torch.Tensor:
     """(K,H,W,3) -> (K,F), the projected embedding of the CLIP vision model the adapter asks for.
 
     Raises: ValueError when no model, or one of another width, is connected.
     """
-    config = adapter.patcher.model.config
-    if clip_vision is None:
-        raise ValueError(
-            f"Adapter '{adapter.name}' sees through the CLIP vision model '{config.image_encoder}', none is connected. "
-            "Put that model into models/clip_vision and connect a 'Load CLIP Vision' node."
-        )
-    pictures = prepare_reference(images, masks, CLIP_PICTURE).movedim(1, -1)
-    features = clip_vision.encode_image(pictures)["image_embeds"].float().cpu()
-    if features.shape[-1] != config.image_width:
-        raise ValueError(
-            f"Adapter '{adapter.name}' needs features of '{config.image_encoder}', {config.image_width} wide; the connected "
-            f"CLIP vision model gives {features.shape[-1]}. Load '{config.image_encoder}' instead."
-        )
+    features = look(adapter, clip_vision, images, masks)["image_embeds"].float().cpu()
+    check_width(adapter, features.shape[-1], adapter.patcher.model.config.image_width)
     return features
 
 
@@ -100,7 +128,10 @@ class SubjectEncode(io.ComfyNode):
     ) -> io.NodeOutput:
         if not word.strip():
             raise ValueError("SubjectEncode needs a word of the prompt to bind the subject to; 'word' is empty.")
-        if adapter.patcher.model.encoder is not None:
+        module = adapter.patcher.model
+        if isinstance(module, ImagePromptAdapter):
+            features = encode_image_prompt(adapter, clip_vision, images, mask)
+        elif module.encoder is not None:
             features = encode_embedded(adapter, images, mask)
         else:
             features = encode_clip(adapter, clip_vision, images, mask)

@@ -11,10 +11,11 @@ from torch import Generator, Tensor
 from ...moa_attention.adapter import MoAAdapter
 from ...moa_attention.reference import prepare_reference
 from ...moa_attention.trace import Trace, average_map
+from ...nodes.adapter_files import load_adapter_patcher
 from ...nodes.apply import bias_from_strength
 from ...nodes.load import encoder_identity
 from ...nodes.mini import MiniLatent, load_mini
-from ...nodes.patch import apply_adapter, host_patcher, load_adapter_patcher
+from ...nodes.patch import apply_adapter, host_patcher
 from ...nodes.sockets import Subject
 from ...nodes.text import ENCODER, FEATURES, SLOTS, encode_prompt
 from .faces import VARIANTS, WEIGHTS, rasterise, read_archive

@@ -8,7 +8,7 @@ import pytest
 import subjects
 import torch
 from comfyui_moa.moa_attention.checkpoint import save_adapter
-from comfyui_moa.nodes import patch
+from comfyui_moa.nodes import adapter_files, patch
 from comfyui_moa.nodes.apply import ApplyMoA
 from subjects import Family
 from torch import Tensor
@@ -182,7 +182,7 @@ def test_a_lora_on_the_base_reaches_the_prior_only(family: Family):
 def test_saving_and_loading_change_nothing(family: Family, personal: Tensor, tmp_path: Path):
     path = tmp_path / "adapter.safetensors"
     save_adapter(family.adapter.patcher.model, path, licence="none", provenance={})
-    patcher = patch.load_adapter_patcher(path)
+    patcher = adapter_files.load_adapter_patcher(path)
     build, args = patcher.cached_patcher_init[:2]
     for again in (patcher, build(*args)):
         saved, loaded = family.adapter.patcher.model.state_dict(), again.model.state_dict()

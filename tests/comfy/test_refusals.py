@@ -17,7 +17,7 @@ import torch
 from comfyui_moa.moa_attention.adapter import MoAAdapter
 from comfyui_moa.nodes import patch
 from comfyui_moa.nodes.apply import ApplyMoA
-from comfyui_moa.nodes.folders import adapter_names, adapter_path, register_adapter_folder
+from comfyui_moa.nodes.folders import adapter_names, adapter_path, register_adapter_folders
 from comfyui_moa.nodes.sockets import Adapter
 from comfyui_moa.nodes.subject import SubjectEncode
 from subjects import Family
@@ -140,7 +140,7 @@ def test_pictures_of_one_subject_are_averaged(family: Family):
 
 
 def test_an_unknown_adapter_file_names_the_folders():
-    register_adapter_folder()
+    register_adapter_folders()
     with pytest.raises(FileNotFoundError, match=r"No adapter 'nobody.safetensors' in .*moa.*refresh"):
         adapter_path("nobody.safetensors")
     folder = Path(folder_paths.get_folder_paths("moa")[0])

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import subjects  # noqa: F401  (imports the pack)
 from comfyui_moa.nodes import MoAExtension
-from comfyui_moa.nodes.folders import register_adapter_folder
+from comfyui_moa.nodes.folders import register_adapter_folders
 
-register_adapter_folder()
+register_adapter_folders()
 NODES = {node.GET_SCHEMA().node_id: node for node in asyncio.run(MoAExtension().get_node_list())}
 EXPECTED: dict[str, tuple[list[str], list[str]]] = {
     "LoadMoAAdapter": (["adapter_file:COMBO"], ["MOA_ADAPTER", "STRING"]),
@@ -30,7 +30,14 @@ EXPECTED: dict[str, tuple[list[str], list[str]]] = {
         ["CONDITIONING", "STRING"],
     ),
     "ApplyMoA": (
-        ["model:MODEL", "adapter:MOA_ADAPTER", "strength:FLOAT", "start_percent:FLOAT", "end_percent:FLOAT"],
+        [
+            "model:MODEL",
+            "adapter:MOA_ADAPTER",
+            "strength:FLOAT",
+            "start_percent:FLOAT",
+            "end_percent:FLOAT",
+            "router:COMBO?",
+        ],
         ["MODEL", "MOA_TRACE"],
     ),
     "RouterVisualize": (

@@ -125,9 +125,9 @@ def test_copies_of_a_token_are_averaged():
     r = routing((6, 4), tokens=5)
     twice = r._replace(key=r.key.repeat(1, 2, 1))
     slots = torch.tensor([[0, 1, 0, 0, 0]]).expand(2, -1)
-    once = subject_attention(r, slots, 1, 4)
-    assert once.shape == (2, 1, 4, 6, 4)
-    torch.testing.assert_close(subject_attention(twice, slots.repeat(1, 2), 1, 4), once / 2)
+    once = subject_attention(r.query, r.key, slots, 1, 4)
+    assert once.shape == (2, 1, 4, 24)
+    torch.testing.assert_close(subject_attention(twice.query, twice.key, slots.repeat(1, 2), 1, 4), once / 2)
 
 
 def test_gradients_reach_router_and_keys():

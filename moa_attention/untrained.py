@@ -1,0 +1,156 @@
+"""Routers without training (ours): constant, or read off the prior's own attention to a subject's word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .config import LayerSpec
+from .losses import resize, subject_attention
+
+MEMORY = 0.15
+"""How much of the newest call goes into the running mean: maps of single steps are noisy."""
+THRESHOLD, SOFTNESS, HYSTERESIS = 0.57, 0.04, 0.03
+"""Of the normalised map: where a subject begins, over how much it fades in, and by how much a pixel stays what it was."""
+RIVALRY = 0.1
+"""Differences of the normalised map at which one subject outspeaks another."""
+
+
+Look = Callable[[], tuple[Tensor, Tensor]]
+"""Gives the prior's own queries (R,N,D) and keys (R,M,D) of a layer, of the rows with a subject."""
+
+
+class Watch(Protocol):
+    """What a router sees of one U-Net call."""
+
+    def see(self, spec: LayerSpec, grid: tuple[int, int], look: Look) -> None:
+        """Called in every cross-attention layer."""
+        ...
+
+    def close(self) -> None:
+        """The call is over."""
+        ...
+
+
+class UntrainedRouter(Protocol):
+    """Decides the shares R_s of every subject, call by call of a sampling run."""
+
+    def begin(self) -> None:
+        """A new run: forget the one before."""
+        ...
+
+    def open(self, rows: Sequence[Hashable], slots: Tensor, subjects: int) -> tuple[Tensor, Watch | None]:
+        """Shares for a call: (R,S,h,w) in [0,1], zero for subjects that a row does not have.
+
+        Args: rows: who each row is, the same for the same picture and prompt in every call. slots (R,M) int64.
+        """
+        ...
+
+
+def present(slots: Tensor, subjects: int) -> Tensor:
+    """Which subjects a row has: (R,M) int64 -> (R,S) bool."""
+    return (slots[:, None] == torch.arange(1, subjects + 1, device=slots.device)[:, None]).any(dim=-1)
+
+
+class ConstantRouter:
+    """Every subject speaks everywhere, as image prompts do by themselves."""
+
+    def begin(self) -> None:
+        """There is nothing to forget."""
+
+    def open(self, rows: Sequence[Hashable], slots: Tensor, subjects: int) -> tuple[Tensor, None]:
+        return present(slots, subjects).float()[..., None, None], None
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What is remembered of a row."""
+
+    mean: Tensor
+    """(S,h,w) running mean of the normalised maps."""
+    shares: Tensor
+    """(S,h,w) as last decided."""
+
+
+@dataclass
+class WordRouter:
+    """A subject speaks where the prior looks for its word.
+
+    Attention to the word is averaged over heads, layers and calls, smoothed and normalised; then subjects compete for each
+    pixel and a threshold with hysteresis decides. Until something was seen the prior speaks alone.
+    """
+
+    sights: dict[Hashable, Sight] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        self.sights = {}
+
+    def open(self, rows: Sequence[Hashable], slots: Tensor, subjects: int) -> tuple[Tensor, Watch]:
+        watch = WordWatch(self, rows, slots, subjects)
+        known = [self.sights[row].shares for row in rows if row in self.sights]
+        blank = torch.zeros_like(known[0]) if known else slots.new_zeros(subjects, 1, 1, dtype=torch.float32)
+        return torch.stack([self.sights[row].shares if row in self.sights else blank for row in rows]), watch
+
+    def learn(self, row: Hashable, seen: Tensor, there: Tensor) -> None:
+        """Take in the maps (S,h,w) of one call; `there` (S,) says which subjects the row has."""
+        before = self.sights.get(row)
+        fits = before is not None and before.mean.shape == seen.shape
+        mean = before.mean.lerp(seen, MEMORY) if before and fits else seen
+        shares = decide(mean, before.shares if before and fits else torch.zeros_like(seen), there)
+        self.sights[row] = Sight(mean, shares)
+
+
+@dataclass
+class WordWatch:
+    """Gathers one call's maps for a `WordRouter`."""
+
+    router: WordRouter
+    rows: Sequence[Hashable]
+    slots: Tensor
+    subjects: int
+    maps: list[Tensor] = field(default_factory=list)
+    smallest: int = 1 << 62
+    """Pixels of the deepest layer."""
+
+    def see(self, spec: LayerSpec, grid: tuple[int, int], look: Look) -> None:
+        self.smallest = min(self.smallest, grid[0] * grid[1])
+        # On the way up a U-Net knows where things are; on the way down and in the outermost layers hardly (measured).
+        if spec.supervised and spec.name.startswith("output"):
+            query, key = look()
+            words = subject_attention(query, key, self.slots, self.subjects, spec.heads)
+            self.maps.append(words.mean(dim=2).unflatten(-1, grid))
+
+    def close(self) -> None:
+        maps = [m for m in self.maps if m[0, 0].numel() > self.smallest] or self.maps
+        if not maps:
+            return
+        grid = max((m.shape[-2:] for m in maps), key=lambda shape: shape[0] * shape[1])
+        seen = torch.stack([normalise(resize(m, (grid[0], grid[1]))) for m in maps]).mean(dim=0)
+        there = present(self.slots, self.subjects)
+        for row, map_, who in zip(self.rows, seen, there, strict=True):
+            self.router.learn(row, map_, who)
+
+
+def normalise(maps: Tensor) -> Tensor:
+    """Each map from 0 to 1: (...,h,w)."""
+    low, high = maps.amin(dim=(-2, -1), keepdim=True), maps.amax(dim=(-2, -1), keepdim=True)
+    return (maps - low) / (high - low).clamp(min=1e-6)
+
+
+def smooth(maps: Tensor) -> Tensor:
+    """A mean over 3 × 3 pixels: (S,h,w)."""
+    return F.avg_pool2d(F.pad(maps[None], (1, 1, 1, 1), mode="replicate"), 3, stride=1)[0]
+
+
+def decide(mean: Tensor, before: Tensor, there: Tensor) -> Tensor:
+    """Shares of the subjects of a picture, from their mean maps and from what they had before: (S,h,w) each -> (S,h,w)."""
+    clear = normalise(smooth(mean))
+    foreground = torch.sigmoid((clear - THRESHOLD + HYSTERESIS * (2 * before - 1)) / SOFTNESS)
+    absent = ~there[:, None, None]
+    rivals = torch.softmax((clear / RIVALRY).masked_fill(absent, -torch.inf), dim=0)
+    return (foreground * rivals).masked_fill(absent, 0)

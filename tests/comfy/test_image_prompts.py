@@ -1,0 +1,234 @@
+"""IP-Adapter files on the real host: loaded as MoA adapters, equal to the published formula, routed to words."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import host
+import pytest
+import subjects
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from comfyui_moa.moa_attention.checkpoint import AdapterFileError
+from comfyui_moa.nodes import adapter_files, layers, patch, text
+from comfyui_moa.nodes.apply import ApplyMoA, choose_router
+from comfyui_moa.nodes.load import LoadMoAAdapter, encoder_identity
+from comfyui_moa.nodes.sockets import Adapter, Subject
+from comfyui_moa.nodes.subject import SubjectEncode
+from safetensors.torch import save_file
+from torch import Tensor
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "core"))
+import ip_files  # noqa: E402
+
+TOKENS, SEEN, MAN, WOMAN = 4, 24, 4, 9
+
+
+def random(seed: int) -> ip_files.Make:
+    generator = torch.Generator().manual_seed(seed)
+    return lambda *shape: torch.randn(shape, generator=generator) / max(1, shape[-1]) ** 0.5
+
+
+def file_order(model: Any) -> list[layers.AttentionLayer]:
+    """Cross-attention layers as the published files count them: down, up, middle."""
+    found = [layer for layer in layers.attention_layers(layers.unet_of(model.model)) if layer.spec.is_cross]
+    return sorted(found, key=lambda layer: ("input", "output", "middle").index(layer.spec.name.split("_")[0]))
+
+
+def write_file(model: Any, context: int, path: Path, kind: Any = "base") -> dict[str, dict[str, Tensor]]:
+    widths = [layer.spec.hidden for layer in file_order(model)]
+    file = ip_files.nested(kind, widths, SEEN, context, tokens=TOKENS, make=random(3))
+    if path.suffix == ".bin":
+        torch.save(file, path)
+    else:
+        save_file({f"{part}.{name}": t for part, tensors in file.items() for name, t in tensors.items()}, path)
+    return file
+
+
+@pytest.fixture(scope="module", params=["sd15", "sdxl"])
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> subjects.Family:
+    """A tiny model with an IP-Adapter read from a file in the published layout."""
+    made = subjects.make_family(request.param)
+    path = tmp_path_factory.mktemp("ip") / "misnamed_faceid.bin"
+    made.file = write_file(made.model, made.context, path)
+    patcher, header = adapter_files.open_adapter(path)
+    identity = encoder_identity(patcher.model)
+    made.adapter = Adapter(patcher, path.name, identity, header.licence, header.provenance)
+    return made
+
+
+def prompt(family: subjects.Family, who: dict[int, int]) -> host.Conditioning:
+    """`who` maps a token's position to the seed of image tokens."""
+    [[context, extra]] = host.conditioning(family.context, pooled=family.pooled, seed=1)
+    encoder = family.adapter.encoder
+    bindings = [text.Binding(Subject("man", 1, image_tokens(family, seed), encoder), at) for at, seed in who.items()]
+    features = torch.cat([b.subject.features for b in bindings])[None]
+    return [[context, {**extra, **text.payload(context, extra, bindings, features)}]]
+
+
+def image_tokens(family: subjects.Family, seed: int) -> Tensor:
+    return torch.randn(1, TOKENS * family.context, generator=torch.Generator().manual_seed(seed))
+
+
+def published(family: subjects.Family, seed: int, scale: float) -> Any:
+    """The model with IP-Adapter's formula written into its attention by hand, middle block and all."""
+    model, tokens = family.model.clone(), image_tokens(family, seed).unflatten(1, (TOKENS, -1))
+    unet, weights = layers.unet_of(model.model), family.file["ip_adapter"]
+    keys = {layer.spec.name: 2 * n + 1 for n, layer in enumerate(file_order(family.model))}
+    attention = {layer.spec.name: unet.get_submodule(layer.path) for layer in file_order(family.model)}
+    seen: dict[str, Tensor] = {}
+
+    def name(options: dict) -> str:
+        return f"{options['block'][0]}_{options['block'][1]}_{options['block_index']}_attn2"
+
+    def remember(hidden: Tensor, context: Tensor, value: Tensor, options: dict) -> tuple[Tensor, Tensor, Tensor]:
+        seen["z"] = hidden
+        return hidden, context, value
+
+    def add(out: Tensor, options: dict) -> Tensor:
+        own = attention[name(options)]
+        q, number = own.to_q(seen["z"]), keys[name(options)]
+        k, v = (tokens.expand(len(q), -1, -1) @ weights[f"{number}.{h}_ip.weight"].T for h in ("to_k", "to_v"))
+        image = optimized_attention(q, k, v, own.heads)
+        return out + scale * image @ own.to_out[0].weight.T
+
+    model.set_model_attn2_patch(remember)
+    model.set_model_attn2_output_patch(add)
+    return model
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_pinned_it_is_the_published_formula_in_every_layer(family: subjects.Family, strength: float):
+    model, trace = ApplyMoA.execute(family.model, family.adapter, strength, router="constant").result
+    ours = family.sample(model, prompt(family, {MAN: 11}), cfg=1.0)
+    base = family.sample(family.model, family.prompt(), cfg=1.0)
+    theirs = family.sample(published(family, 11, strength), family.prompt(), cfg=1.0)
+    assert subjects.difference(theirs, ours) < 1e-4 < 1e-2 < subjects.difference(base, ours)
+    assert set(trace.calls[0].maps) == {layer.spec.name for layer in file_order(family.model)}
+    assert "middle_0_0_attn2" in trace.calls[0].maps
+
+
+def test_strength_zero_and_prompts_without_subjects_are_the_base_model(family: subjects.Family):
+    base = family.sample(family.model, family.prompt())
+    for router in ("constant", "attention"):
+        silenced, _ = ApplyMoA.execute(family.model, family.adapter, 0.0, router=router).result
+        assert torch.equal(family.sample(silenced, prompt(family, {MAN: 11})), base)
+        model, _ = ApplyMoA.execute(family.model, family.adapter, 1.0, router=router).result
+        assert torch.equal(family.sample(model, family.prompt()), base)
+
+
+def test_subjects_exchanged_with_their_words_are_the_same_picture(family: subjects.Family):
+    model, trace = ApplyMoA.execute(family.model, family.adapter, 1.0).result
+    forth = family.sample(model, prompt(family, {MAN: 11, WOMAN: 12}), steps=4)
+    assert trace.calls and any(m.max() > 0 for call in trace.calls for m in call.maps.values())
+    back = family.sample(model, prompt(family, {WOMAN: 12, MAN: 11}), steps=4)
+    crossed = family.sample(model, prompt(family, {MAN: 12, WOMAN: 11}), steps=4)
+    assert subjects.difference(forth, back) < 1e-4
+    assert subjects.difference(forth, crossed) > 1e-3
+
+
+def test_attention_decides_anew_in_every_run_and_for_every_picture_of_a_batch(family: subjects.Family):
+    model, _ = ApplyMoA.execute(family.model, family.adapter, 1.0, router="attention").result
+    once = family.sample(model, prompt(family, {MAN: 11}), steps=4)
+    assert torch.equal(family.sample(model, prompt(family, {MAN: 11}), steps=4), once)
+    constant, _ = ApplyMoA.execute(family.model, family.adapter, 1.0, router="constant").result
+    assert subjects.difference(once, family.sample(constant, prompt(family, {MAN: 11}), steps=4)) > 1e-3
+    pair = family.sample(model, prompt(family, {MAN: 11}), size=(8, 8, 2), steps=4)
+    assert subjects.difference(once, pair[:1]) < 1e-4
+
+
+def test_one_copy_of_the_weights_for_all_subjects_in_the_hosts_care(family: subjects.Family):
+    size = family.adapter.patcher.model_size()
+    assert size == sum(p.numel() * p.element_size() for p in family.adapter.patcher.model.parameters())
+    model, _ = ApplyMoA.execute(family.model, family.adapter, 1.0).result
+    family.sample(model, prompt(family, {MAN: 11, WOMAN: 12}))
+    held = [m.model for m in comfy.model_management.current_loaded_models]
+    assert sum(p is not None and p.model is family.adapter.patcher.model for p in held) == 1
+    comfy.model_management.unload_all_models()
+    assert not comfy.model_management.current_loaded_models
+
+
+def test_both_containers_hold_the_same(tmp_path: Path):
+    model = host.sd15()
+    for path in (tmp_path / "a.bin", tmp_path / "b.safetensors"):
+        write_file(model, host.SD15_CONTEXT, path)
+    one, other = (adapter_files.load_adapter_patcher(p).model.state_dict() for p in sorted(tmp_path.iterdir()))
+    assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+    patcher = adapter_files.load_adapter_patcher(tmp_path / "a.bin")
+    build, args = patcher.cached_patcher_init[:2]
+    assert build(*args, disable_dynamic=True).model.state_dict().keys() == one.keys()
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return (exec, ("raise SystemExit('unpickled')",))
+
+
+def test_files_that_are_no_tensors_are_refused(tmp_path: Path):
+    torch.save({"image_proj": Evil(), "ip_adapter": {}}, tmp_path / "evil.bin")
+    (tmp_path / "cut.bin").write_bytes((tmp_path / "evil.bin").read_bytes()[:100])
+    torch.save({"model": {"weight": torch.zeros(1)}}, tmp_path / "other.bin")
+    for name, message in (
+        ("evil.bin", "cannot be read as tensors"),
+        ("cut.bin", "cannot be read"),
+        ("other.bin", "Not an IP"),
+    ):
+        with pytest.raises(AdapterFileError, match=message):
+            adapter_files.open_adapter(tmp_path / name)
+
+
+class Vision:
+    """What a CLIP vision model of the host returns."""
+
+    def __init__(self, width: int):
+        self.width = width
+
+    def encode_image(self, pictures: Tensor) -> dict[str, Tensor]:
+        patches = pictures[:, ::56, ::56, :1].flatten(1)[..., None].expand(-1, -1, self.width)
+        return {"image_embeds": patches.mean(dim=1), "penultimate_hidden_states": patches}
+
+
+@pytest.mark.parametrize(("kind", "tokens"), [("base", TOKENS), ("plus", TOKENS), ("full", 16)])
+def test_a_file_of_models_ipadapter_from_drop_down_to_subject(kind: str, tokens: int, base: Path):
+    from comfyui_moa.nodes.folders import adapter_names, register_adapter_folders
+
+    register_adapter_folders()
+    folder = base / "models" / "ipadapter"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(host.sd15(), host.SD15_CONTEXT, folder / f"{kind}.safetensors", kind)
+    name = f"ipadapter/{kind}.safetensors"
+    assert name in adapter_names()
+    adapter, about = LoadMoAAdapter.execute(name).result
+    assert f"IP-Adapter, kind {kind}" in about and "for sd15, 16 attention layers" in about
+    picture = torch.rand(2, 40, 30, 3, generator=torch.Generator().manual_seed(0))
+    (subject,) = SubjectEncode.execute(adapter, picture, "man", clip_vision=Vision(SEEN)).result
+    assert subject.features.shape == (1, tokens * host.SD15_CONTEXT)
+    with pytest.raises(ValueError, match="24 wide; the connected CLIP vision model gives 7"):
+        SubjectEncode.execute(adapter, picture, "man", clip_vision=Vision(7))
+    with pytest.raises(ValueError, match="none is connected"):
+        SubjectEncode.execute(adapter, picture, "man")
+
+
+def test_a_learned_router_is_not_invented(family: subjects.Family):
+    with pytest.raises(ValueError, match="brings no learned router"):
+        choose_router("learned", family.adapter)
+
+
+def test_other_families_are_refused(family: subjects.Family):
+    other = host.sdxl() if family.name == "sd15" else host.sd15()
+    with pytest.raises(ValueError, match="Load a checkpoint of the adapter's family"):
+        patch.apply_adapter(other, family.adapter.patcher, encoder="")
+
+
+def test_moa_adapters_take_the_routers_without_training_too():
+    family = subjects.make_family("sd15")
+    learned = family.sample(family.attach(), family.prompt(subjects={MAN: 11}), steps=4)
+    for router in ("attention", "constant"):
+        model, trace = ApplyMoA.execute(family.model, family.adapter, 1.0, router=router).result
+        picture = family.sample(model, family.prompt(subjects={MAN: 11}), steps=4)
+        assert picture.isfinite().all() and subjects.difference(learned, picture) > 1e-3
+        spoke = [m.float() for call in trace.calls for m in call.maps.values()]
+        assert (min(m.min() for m in spoke) == 1) == (router == "constant")

@@ -1,0 +1,65 @@
+"""IP-Adapter files as they are published: names and shapes of their tensors, filled by a function of the shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Make = Callable[..., Tensor]
+WIDTHS = {
+    "sd15": [320] * 2 + [640] * 2 + [1280] * 2 + [1280] * 3 + [640] * 3 + [320] * 3 + [1280],
+    "sdxl": [640] * 4 + [1280] * 20 + [1280] * 30 + [640] * 6 + [1280] * 10,
+}
+"""Of the cross-attention layers in the order of the files: down, up, middle."""
+
+
+def meta(*shape: int) -> Tensor:
+    """Shapes without contents: full-size files in no memory."""
+    return torch.empty(shape, device="meta")
+
+
+def image_projection(
+    kind: Literal["base", "plus", "full"], seen: int, tokens: int, text: int, inner: int, depth: int, make: Make
+) -> dict[str, Tensor]:
+    """The tensors under `image_proj`."""
+    if kind == "base":
+        return {
+            "proj.weight": make(tokens * text, seen), "proj.bias": make(tokens * text),
+            "norm.weight": make(text), "norm.bias": make(text),
+        }  # fmt: skip
+    if kind == "full":
+        return {
+            "proj.0.weight": make(inner, seen), "proj.0.bias": make(inner), "proj.2.weight": make(text, inner),
+            "proj.2.bias": make(text), "proj.3.weight": make(text), "proj.3.bias": make(text),
+        }  # fmt: skip
+    found = {
+        "latents": make(1, tokens, inner), "proj_in.weight": make(inner, seen), "proj_in.bias": make(inner),
+        "proj_out.weight": make(text, inner), "proj_out.bias": make(text),
+        "norm_out.weight": make(text), "norm_out.bias": make(text),
+    }  # fmt: skip
+    for n in range(depth):
+        for norm in ("norm1", "norm2"):
+            found |= {f"layers.{n}.0.{norm}.weight": make(inner), f"layers.{n}.0.{norm}.bias": make(inner)}
+        found |= {
+            f"layers.{n}.0.to_q.weight": make(inner, inner), f"layers.{n}.0.to_kv.weight": make(2 * inner, inner),
+            f"layers.{n}.0.to_out.weight": make(inner, inner),
+            f"layers.{n}.1.0.weight": make(inner), f"layers.{n}.1.0.bias": make(inner),
+            f"layers.{n}.1.1.weight": make(4 * inner, inner), f"layers.{n}.1.3.weight": make(inner, 4 * inner),
+        }  # fmt: skip
+    return found
+
+
+def nested(
+    kind: Literal["base", "plus", "full"], widths: list[int], seen: int, text: int, *, tokens: int = 4, inner: int = 64,
+    depth: int = 4, make: Make = meta,
+) -> dict[str, dict[str, Tensor]]:  # fmt: skip
+    """A whole file as .bin files hold it; every other number is a self-attention, which has nothing."""
+    layers = {
+        f"{2 * n + 1}.{half}.weight": make(width, text)
+        for n, width in enumerate(widths)
+        for half in ("to_k_ip", "to_v_ip")
+    }
+    return {"image_proj": image_projection(kind, seen, tokens, text, inner, depth, make), "ip_adapter": layers}

@@ -1,0 +1,149 @@
+"""IP-Adapter files: recognised by their tensors, and computed by the published formula."""
+
+from __future__ import annotations
+
+import ip_files
+import pytest
+import torch
+from torch import Tensor, nn
+
+from moa_attention.checkpoint import AdapterFileError
+from moa_attention.config import LayerSpec
+from moa_attention.expert import Projections
+from moa_attention.image_prompt import ImagePromptLayer
+from moa_attention.importers.ip_adapter import flatten, import_ip_adapter, recognise
+from moa_attention.layer import Routing
+from moa_attention.projection import HEAD, Place, Resampler
+
+PUBLISHED = [
+    # kind, base, seen, text, tokens, inner, depth -> sees, encoder
+    ("base", "sd15", 1024, 768, 4, 0, 0, "embedding", "CLIP-ViT-H-14"),
+    ("base", "sdxl", 1280, 2048, 4, 0, 0, "embedding", "CLIP-ViT-bigG-14"),
+    ("base", "sdxl", 1024, 2048, 4, 0, 0, "embedding", "CLIP-ViT-H-14"),
+    ("plus", "sd15", 1280, 768, 16, 768, 4, "patches", "CLIP-ViT-H-14"),
+    ("plus", "sdxl", 1280, 2048, 16, 1280, 4, "patches", "CLIP-ViT-H-14"),
+    ("full", "sd15", 1280, 768, 0, 1280, 0, "patches", "CLIP-ViT-H-14"),
+]
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(shape) / max(1, shape[-1]) ** 0.5
+
+
+@pytest.mark.parametrize(("kind", "base", "seen", "text", "tokens", "inner", "depth", "sees", "encoder"), PUBLISHED)
+def test_published_files_are_recognised(
+    kind, base: str, seen: int, text: int, tokens: int, inner: int, depth: int, sees: str, encoder: str
+):
+    file = ip_files.nested(kind, ip_files.WIDTHS[base], seen, text, tokens=tokens, inner=inner, depth=depth)
+    adapter, found = import_ip_adapter(flatten(file))
+    assert found == (kind, base, sees, seen, encoder, tokens, text)
+    assert len(adapter.layers) == {"sd15": 16, "sdxl": 70}[base]
+    assert adapter.config.depth == len(adapter.layers)
+    layers = {spec.name: spec for spec in adapter.config.layers}
+    assert layers["middle_0_0_attn2"].hidden == 1280 and layers["middle_0_0_attn2"].supervised
+    first, last = adapter.config.layers[0], adapter.config.layers[-1]
+    assert first.hidden == last.hidden == min(ip_files.WIDTHS[base]) and not first.supervised and not last.supervised
+    assert [spec.depth for spec in adapter.config.layers] == list(range(len(layers)))
+    assert all(not parameter.requires_grad for parameter in adapter.parameters())
+
+
+def test_the_middle_block_is_the_files_last():
+    widths = [32] * 16
+    file = flatten(ip_files.nested("base", widths, 24, 48, make=random))
+    adapter, _ = import_ip_adapter(file)
+    assert torch.equal(adapter.layers["middle_0_0_attn2"].to_k.weight, file["ip_adapter.31.to_k_ip.weight"])
+    assert torch.equal(adapter.layers["input_1_0_attn2"].to_v.weight, file["ip_adapter.1.to_v_ip.weight"])
+    assert torch.equal(adapter.layers["output_3_0_attn2"].to_v.weight, file["ip_adapter.13.to_v_ip.weight"])
+
+
+def test_what_cannot_be_used_is_refused_by_what_was_found():
+    with pytest.raises(AdapterFileError, match=r"Not an IP-Adapter: .* but a ..."):
+        recognise({"a": torch.zeros(1)})
+    file = flatten(ip_files.nested("base", [32] * 16, 24, 48, make=random))
+    face = {k: t for k, t in file.items() if not k.startswith("image_proj")}
+    face |= {f"image_proj.{name}": torch.zeros(4, 4) for name in ("proj.0.weight", "proj.2.weight", "norm.weight")}
+    with pytest.raises(AdapterFileError, match="FaceID kind .* face embedding"):
+        recognise(face)
+    strange = {k: t for k, t in face.items() if not k.startswith("image_proj")} | {"image_proj.eyes": torch.zeros(1)}
+    with pytest.raises(AdapterFileError, match="unknown kind: its image projection holds eyes"):
+        recognise(strange)
+    with pytest.raises(AdapterFileError, match="for 12 cross-attention layers and text 48 wide"):
+        recognise(flatten(ip_files.nested("base", [32] * 12, 24, 48)))
+    del file["ip_adapter.9.to_v_ip.weight"]
+    with pytest.raises((AdapterFileError, KeyError)):
+        import_ip_adapter(file)
+
+
+class Prior(nn.Module):
+    """The host's projections of one layer."""
+
+    def __init__(self, width: int, text: int):
+        super().__init__()
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k, self.to_v = (nn.Linear(text, width, bias=False) for _ in range(2))
+        self.to_out = nn.Linear(width, width)
+
+
+def published(z: Tensor, text: Tensor, image: Tensor, prior: Prior, layer: ImagePromptLayer, scale: float) -> Tensor:
+    """IP-Adapter's decoupled cross-attention in one piece: W_o (A(Q, K, V) + scale · A(Q, K', V'))."""
+
+    def attention(key: Tensor, value: Tensor) -> Tensor:
+        heads = [x.unflatten(-1, (layer.spec.heads, -1)).transpose(1, 2) for x in (prior.to_q(z), key, value)]
+        scores = heads[0] @ heads[1].transpose(-1, -2) / heads[0].shape[-1] ** 0.5
+        return (scores.softmax(-1) @ heads[2]).transpose(1, 2).flatten(2)
+
+    words = attention(prior.to_k(text), prior.to_v(text))
+    return prior.to_out(words + scale * attention(layer.to_k(image), layer.to_v(image)))
+
+
+def setup() -> tuple[Tensor, Tensor, Tensor, Prior, ImagePromptLayer]:
+    torch.manual_seed(0)
+    layer = ImagePromptLayer(LayerSpec("middle_0_0_attn2", 0, 32, 48, 4, True), Place())
+    return torch.randn(2, 12, 32), torch.randn(2, 7, 48), torch.randn(2, 2, 4, 48), Prior(32, 48), layer
+
+
+def run(z: Tensor, text: Tensor, image: Tensor, prior: Prior, layer: ImagePromptLayer, shares: Tensor, **options):
+    nobody = published(z, text, image[:, 0], prior, layer, 0.0)
+    return layer(z, image, nobody, Projections.of(prior), (3, 4), shares=shares, **options)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.6])
+def test_one_subject_everywhere_is_the_published_formula(scale: float):
+    z, text, image, prior, layer = setup()
+    ours = run(z, text, image[:, :1], prior, layer, torch.full((2, 1, 12), scale))
+    torch.testing.assert_close(ours, published(z, text, image[:, 0], prior, layer, scale), rtol=1e-5, atol=1e-5)
+
+
+def test_subjects_speak_only_where_they_have_a_share():
+    z, text, image, prior, layer = setup()
+    shares = torch.zeros(2, 2, 12)
+    shares[:, 0, :4], shares[:, 1, 4:8] = 1, 1
+    seen: list[Routing] = []
+    ours = run(z, text, image, prior, layer, shares, observe=lambda _spec, routing: seen.append(routing))
+    for part, subject in ((slice(0, 4), 0), (slice(4, 8), 1)):
+        whole = published(z, text, image[:, subject], prior, layer, 1.0)
+        torch.testing.assert_close(ours[:, part], whole[:, part], rtol=1e-5, atol=1e-5)
+    assert torch.equal(ours[:, 8:], published(z, text, image[:, 0], prior, layer, 0.0)[:, 8:])
+    assert torch.equal(seen[0].route[..., 1], shares.amax(dim=1)) and torch.equal(
+        seen[0].route.sum(-1), torch.ones(2, 12)
+    )
+
+
+def test_the_resampler_reads_patches_with_learned_queries():
+    torch.manual_seed(0)
+    made = Resampler(seen=10, tokens=3, inner=2 * HEAD, depth=2, expansion=4, width=12, place=Place())
+    nn.init.normal_(made.latents)
+    seen = torch.randn(2, 5, 10)
+    patches, latents = made.proj_in(seen), made.latents.expand(2, -1, -1)
+    for layer in made.layers:
+        attention, feed = layer.children()
+        x, q = attention.norm1(patches), attention.norm2(latents)
+        keys = attention.to_kv(torch.cat([x, q], 1))
+        rows = []
+        for head in range(2):
+            part = slice(head * HEAD, (head + 1) * HEAD)
+            key, value = keys[..., : 2 * HEAD][..., part], keys[..., 2 * HEAD :][..., part]
+            rows.append((attention.to_q(q)[..., part] @ key.transpose(1, 2) / HEAD**0.5).softmax(-1) @ value)
+        latents = latents + attention.to_out(torch.cat(rows, -1))
+        latents = latents + feed[3](nn.functional.gelu(feed[1](feed[0](latents))))
+    torch.testing.assert_close(made(seen), made.norm_out(made.proj_out(latents)), rtol=1e-5, atol=1e-5)
