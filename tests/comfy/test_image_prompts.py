@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,19 +49,24 @@ def write_file(model: Any, context: int, path: Path, kind: Any = "base") -> dict
     return file
 
 
-@pytest.fixture(scope="module", params=["sd15", "sdxl"])
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> subjects.Family:
+@dataclass
+class Imported(subjects.Family):
     """A tiny model with an IP-Adapter read from a file in the published layout."""
+
+    file: dict[str, dict[str, Tensor]]
+
+
+@pytest.fixture(scope="module", params=["sd15", "sdxl"])
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Imported:
     made = subjects.make_family(request.param)
     path = tmp_path_factory.mktemp("ip") / "misnamed_faceid.bin"
-    made.file = write_file(made.model, made.context, path)
+    file = write_file(made.model, made.context, path)
     patcher, header = adapter_files.open_adapter(path)
-    identity = encoder_identity(patcher.model)
-    made.adapter = Adapter(patcher, path.name, identity, header.licence, header.provenance)
-    return made
+    adapter = Adapter(patcher, path.name, encoder_identity(patcher.model), header.licence, header.provenance)
+    return Imported(made.name, made.model, made.context, made.pooled, adapter, file)
 
 
-def prompt(family: subjects.Family, who: dict[int, int]) -> host.Conditioning:
+def prompt(family: Imported, who: dict[int, int]) -> host.Conditioning:
     """`who` maps a token's position to the seed of image tokens."""
     [[context, extra]] = host.conditioning(family.context, pooled=family.pooled, seed=1)
     encoder = family.adapter.encoder
@@ -69,11 +75,11 @@ def prompt(family: subjects.Family, who: dict[int, int]) -> host.Conditioning:
     return [[context, {**extra, **text.payload(context, extra, bindings, features)}]]
 
 
-def image_tokens(family: subjects.Family, seed: int) -> Tensor:
+def image_tokens(family: Imported, seed: int) -> Tensor:
     return torch.randn(1, TOKENS * family.context, generator=torch.Generator().manual_seed(seed))
 
 
-def published(family: subjects.Family, seed: int, scale: float) -> Any:
+def published(family: Imported, seed: int, scale: float) -> Any:
     """The model with IP-Adapter's formula written into its attention by hand, middle block and all."""
     model, tokens = family.model.clone(), image_tokens(family, seed).unflatten(1, (TOKENS, -1))
     unet, weights = layers.unet_of(model.model), family.file["ip_adapter"]
@@ -101,7 +107,7 @@ def published(family: subjects.Family, seed: int, scale: float) -> Any:
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.5])
-def test_pinned_it_is_the_published_formula_in_every_layer(family: subjects.Family, strength: float):
+def test_pinned_it_is_the_published_formula_in_every_layer(family: Imported, strength: float):
     model, trace = ApplyMoA.execute(family.model, family.adapter, strength, router="constant").result
     ours = family.sample(model, prompt(family, {MAN: 11}), cfg=1.0)
     base = family.sample(family.model, family.prompt(), cfg=1.0)
@@ -111,7 +117,7 @@ def test_pinned_it_is_the_published_formula_in_every_layer(family: subjects.Fami
     assert "middle_0_0_attn2" in trace.calls[0].maps
 
 
-def test_strength_zero_and_prompts_without_subjects_are_the_base_model(family: subjects.Family):
+def test_strength_zero_and_prompts_without_subjects_are_the_base_model(family: Imported):
     base = family.sample(family.model, family.prompt())
     for router in ("constant", "attention"):
         silenced, _ = ApplyMoA.execute(family.model, family.adapter, 0.0, router=router).result
@@ -120,7 +126,7 @@ def test_strength_zero_and_prompts_without_subjects_are_the_base_model(family: s
         assert torch.equal(family.sample(model, family.prompt()), base)
 
 
-def test_subjects_exchanged_with_their_words_are_the_same_picture(family: subjects.Family):
+def test_subjects_exchanged_with_their_words_are_the_same_picture(family: Imported):
     model, trace = ApplyMoA.execute(family.model, family.adapter, 1.0).result
     forth = family.sample(model, prompt(family, {MAN: 11, WOMAN: 12}), steps=4)
     assert trace.calls and any(m.max() > 0 for call in trace.calls for m in call.maps.values())
@@ -130,7 +136,7 @@ def test_subjects_exchanged_with_their_words_are_the_same_picture(family: subjec
     assert subjects.difference(forth, crossed) > 1e-3
 
 
-def test_attention_decides_anew_in_every_run_and_for_every_picture_of_a_batch(family: subjects.Family):
+def test_attention_decides_anew_in_every_run_and_for_every_picture_of_a_batch(family: Imported):
     model, _ = ApplyMoA.execute(family.model, family.adapter, 1.0, router="attention").result
     once = family.sample(model, prompt(family, {MAN: 11}), steps=4)
     assert torch.equal(family.sample(model, prompt(family, {MAN: 11}), steps=4), once)
@@ -140,7 +146,7 @@ def test_attention_decides_anew_in_every_run_and_for_every_picture_of_a_batch(fa
     assert subjects.difference(once, pair[:1]) < 1e-4
 
 
-def test_one_copy_of_the_weights_for_all_subjects_in_the_hosts_care(family: subjects.Family):
+def test_one_copy_of_the_weights_for_all_subjects_in_the_hosts_care(family: Imported):
     size = family.adapter.patcher.model_size()
     assert size == sum(p.numel() * p.element_size() for p in family.adapter.patcher.model.parameters())
     model, _ = ApplyMoA.execute(family.model, family.adapter, 1.0).result
@@ -212,12 +218,12 @@ def test_a_file_of_models_ipadapter_from_drop_down_to_subject(kind: str, tokens:
         SubjectEncode.execute(adapter, picture, "man")
 
 
-def test_a_learned_router_is_not_invented(family: subjects.Family):
+def test_a_learned_router_is_not_invented(family: Imported):
     with pytest.raises(ValueError, match="brings no learned router"):
         choose_router("learned", family.adapter)
 
 
-def test_other_families_are_refused(family: subjects.Family):
+def test_other_families_are_refused(family: Imported):
     other = host.sdxl() if family.name == "sd15" else host.sd15()
     with pytest.raises(ValueError, match="Load a checkpoint of the adapter's family"):
         patch.apply_adapter(other, family.adapter.patcher, encoder="")
