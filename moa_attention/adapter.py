@@ -51,7 +51,14 @@ class MoAAdapter(nn.Module):
         self.fusion.zero()
 
     def begin(
-        self, context: Tensor, t: Tensor, slots: Tensor, features: Tensor, rows: Tensor | None, prior_bias: Tensor
+        self,
+        context: Tensor,
+        t: Tensor,
+        slots: Tensor,
+        features: Tensor,
+        rows: Tensor | None,
+        prior_bias: Tensor,
+        weights: Tensor | None = None,
     ) -> Step:
         """Prepare one U-Net call: fuse every subject's token for every layer at this timestep (eq. 9).
 
@@ -62,11 +69,14 @@ class MoAAdapter(nn.Module):
             features: (B,S,F) image features.
             rows: (R,) indices of the rows with a subject, None for all.
             prior_bias: () float32.
+            weights: (R,S), how far each subject's token goes from its word to the subject, 1 all the way (ours).
         """
         if rows is not None:
             context, t, slots, features = context[rows], t[rows], slots[rows], features[rows]
         words = gather_tokens(context, slots, features.shape[1])
         tokens = self.fusion(features.to(words.dtype), words, t, self.config.depth)
+        if weights is not None:
+            tokens = words.lerp(tokens, weights[..., None].to(tokens.dtype))
         return Step(rows, slots, tokens, prior_bias)
 
     @torch.no_grad()

@@ -96,9 +96,16 @@ class ImagePromptAdapter(nn.Module):
         return self.projection(seen).flatten(1)
 
     def begin(
-        self, context: Tensor, t: Tensor, slots: Tensor, features: Tensor, rows: Tensor | None, prior_bias: Tensor
+        self,
+        context: Tensor,
+        t: Tensor,
+        slots: Tensor,
+        features: Tensor,
+        rows: Tensor | None,
+        prior_bias: Tensor,
+        weights: Tensor | None = None,
     ) -> Step:
-        """As `MoAAdapter.begin`; neither text nor timestep has a say in the tokens."""
+        """As `MoAAdapter.begin`; neither text nor timestep has a say in the tokens, and weights are in the shares."""
         if rows is not None:
             slots, features = slots[rows], features[rows]
         return ImagePromptStep(rows, slots, features.unflatten(-1, (-1, self.config.text_width)), prior_bias)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .attention import attend
 from .config import LayerSpec, MoAConfig
 from .expert import LowRank, Projections, project
-from .router import Router, mix, route_of
+from .router import PERSONAL, Router, mix, route_of
 
 
 class Routing(NamedTuple):
@@ -84,6 +84,7 @@ class MoALayer(nn.Module):
         *,
         prior_bias: Tensor | float = 0.0,
         shares: Tensor | None = None,
+        within: Tensor | None = None,
         attend: Attend = attend,
         observe: Observe | None = None,
     ) -> Tensor:
@@ -97,6 +98,7 @@ class MoALayer(nn.Module):
             grid: (h, w) of the latent pixels, passed on to `observe`.
             prior_bias: added to the prior's logit (ours).
             shares: (B,S,N), an untrained router's; without it the layer's own router decides (ours).
+            within: (B,S,N), how much each subject may speak at most where the layer's own router decides (ours).
             attend: the attention kernel, `(q, k, v, heads) -> (B,N,D)`.
             observe: called with this layer's `Routing`.
 
@@ -106,6 +108,8 @@ class MoALayer(nn.Module):
         personal = attend(query, key, project(self.to_v, base.to_v, context), self.spec.heads)
         personal = (self.to_out or base.to_out)(personal)
         route = self.router(hidden, prior_bias) if shares is None else route_of(shares)
+        if within is not None:
+            route = route_of((within.amax(dim=1) * route[..., PERSONAL])[:, None])
         if observe is not None:
             observe(self.spec, Routing(route, query, key, grid))
         return mix(prior, personal, route)

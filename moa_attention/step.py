@@ -24,11 +24,14 @@ class Step:
     prior_bias: Tensor
     """() float32, added to the prior's logit."""
     shares: Tensor | None = None
-    """(R,S,h,w) R_s of every subject, where an untrained router decides; strength is in it."""
+    """(R,S,h,w) how much each subject may speak at most, strength included; None: anywhere, all it likes."""
+    learned: bool = True
+    """Whether the adapter's own routers decide, within the shares; else the shares are R_s."""
 
-    def shares_on(self, grid: tuple[int, int]) -> Tensor | None:
-        """Shares at a layer's pixels: -> (R,S,N)."""
-        return None if self.shares is None else resize(self.shares, grid).flatten(2)
+    def shares_on(self, grid: tuple[int, int]) -> dict[str, Tensor | None]:
+        """Shares at a layer's pixels, (R,S,N), by the name under which `MoALayer` takes them."""
+        shares = None if self.shares is None else resize(self.shares, grid).flatten(2)
+        return {"within" if self.learned else "shares": shares}
 
     def select(self, x: Tensor) -> Tensor:
         """The rows with a subject: (B,...) -> (R,...)."""

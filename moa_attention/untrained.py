@@ -57,6 +57,14 @@ def present(slots: Tensor, subjects: int) -> Tensor:
     return (slots[:, None] == torch.arange(1, subjects + 1, device=slots.device)[:, None]).any(dim=-1)
 
 
+def confine(shares: Tensor, allowed: Tensor | None) -> Tensor:
+    """Shares (R,S,h,w) cut down to where each subject may speak, (R,S,H,W) in [0,1]."""
+    if allowed is None:
+        return shares
+    constant = shares.shape[-1] == 1
+    return shares * (allowed if constant else resize(allowed, (shares.shape[-2], shares.shape[-1])))
+
+
 class ConstantRouter:
     """Every subject speaks everywhere, as image prompts do by themselves."""
 
@@ -65,6 +73,10 @@ class ConstantRouter:
 
     def open(self, rows: Sequence[Hashable], slots: Tensor, subjects: int) -> tuple[Tensor, None]:
         return present(slots, subjects).float()[..., None, None], None
+
+
+class MaskRouter(ConstantRouter):
+    """Every subject speaks in its region, which whoever calls cuts out with `confine`."""
 
 
 @dataclass(frozen=True)

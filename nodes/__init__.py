@@ -9,6 +9,7 @@ from .folders import register_adapter_folders
 from .load import LoadMoAAdapter, MoALoadMini
 from .prompt import MoATextEncode
 from .save import MoASaveAdapter
+from .settings import MoASubjectSettings
 from .subject import SubjectEncode
 from .train import MoATrain
 from .visualize import RouterVisualize
@@ -22,4 +23,4 @@ class MoAExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         using = [LoadMoAAdapter, SubjectEncode, MoATextEncode, ApplyMoA, RouterVisualize, MoALoadMini]
-        return [*using, MoATrain, MoASaveAdapter]
+        return [*using, MoASubjectSettings, MoATrain, MoASaveAdapter]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from comfy_api.latest import io
 
 from ..moa_attention.image_prompt import ImagePromptAdapter
 from ..moa_attention.trace import Trace
-from ..moa_attention.untrained import ConstantRouter, UntrainedRouter, WordRouter
+from ..moa_attention.untrained import ConstantRouter, MaskRouter, UntrainedRouter, WordRouter
 from .load import CATEGORY
 from .patch import PRIOR_ONLY, apply_adapter
 from .sockets import Adapter, AdapterSocket, TraceSocket
@@ -20,7 +21,11 @@ def bias_from_strength(strength: float) -> float:
     return -math.log(strength) if strength > 0 else PRIOR_ONLY
 
 
-ROUTERS = ["automatic", "learned", "attention", "constant"]
+ROUTERS: dict[str, Callable[[], UntrainedRouter]] = {
+    "attention": WordRouter,
+    "mask": MaskRouter,
+    "constant": ConstantRouter,
+}
 
 
 def choose_router(name: str, adapter: Adapter) -> UntrainedRouter | None:
@@ -36,7 +41,7 @@ def choose_router(name: str, adapter: Adapter) -> UntrainedRouter | None:
         )
     if name == "learned" or (name == "automatic" and has_own):
         return None
-    return ConstantRouter() if name == "constant" else WordRouter()
+    return ROUTERS["attention" if name == "automatic" else name]()
 
 
 class ApplyMoA(io.ComfyNode):
@@ -85,11 +90,12 @@ class ApplyMoA(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "router",
-                    options=ROUTERS,
+                    options=["automatic", "learned", *ROUTERS],
                     default="automatic",
                     optional=True,
                     tooltip="Who decides where subjects speak. learned: routers in the adapter's file. attention: each speaks "
-                    "where the model itself looks for its word. constant: everywhere, as IP-Adapters do by themselves. "
+                    "where the model itself looks for its word. mask: in the region of its settings. constant: everywhere, as "
+                    "IP-Adapters do by themselves. "
                     "automatic: learned where the file brings them, else attention.",
                 ),
             ],

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from ..moa_attention.adapter import MoAAdapter
 from ..moa_attention.layer import Observe
 from ..moa_attention.trace import Trace
-from ..moa_attention.untrained import UntrainedRouter
+from ..moa_attention.untrained import MaskRouter, UntrainedRouter, confine, present
 from .call import Call
 from .layers import layer_paths
-from .text import FEATURES, SLOTS, check_encoders, complete_conditions
+from .text import BARRED, FEATURES, SLOTS, TERMS, check_encoders, check_regions, complete_conditions, weights_now
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +116,8 @@ def watch_run(
     conds = [cond for conds in executor.class_obj.conds.values() for cond in conds]
     if not check_encoders(conds, encoder):
         log.warning("MoA: no subject on any conditioning of this run; the result is the base model's own.")
+    if isinstance(router, MaskRouter):
+        check_regions(conds)
     for kept in (router, trace):
         if kept is not None:
             kept.begin()
@@ -147,8 +149,7 @@ def begin_call(
     **kwargs: Any,
 ) -> Tensor:
     """APPLY_MODEL: turn the rows' payload into this call's state, once, and put it where the patches look."""
-    payload: dict[str, Any] = {name: kwargs.pop(name, None) for name in (SLOTS, FEATURES)}
-    slots, features = payload[SLOTS], payload[FEATURES]
+    slots, features, terms, barred = (kwargs.pop(name, None) for name in (SLOTS, FEATURES, TERMS, BARRED))
     options = transformer_options or {}
     base = executor.class_obj
     patcher: Any = base.current_patcher
@@ -160,6 +161,7 @@ def begin_call(
         adapter: MoAAdapter = patcher.get_additional_models_with_key(KEY)[0].model
         device, dtype = x.device, base.get_dtype_inference()
         everybody = len(rows) == len(x)
+        weights = weights_now(terms[rows], t[:1], base.model_sampling) if terms is not None else None
         step = adapter.begin(
             c_crossattn.to(device, dtype),
             base.model_sampling.timestep(t).float(),
@@ -167,12 +169,17 @@ def begin_call(
             features.to(device, dtype),
             None if everybody else rows.to(device),
             torch.full((), prior_bias, device=device),
+            weights if router is None else None,
         )
         batch = len(x) // max(1, len(options.get("cond_or_uncond", (0,))))
+        allowed = 1 - barred[rows].to(device) if barred is not None and barred[rows].any() else None
         if router is not None:
             who = [(str(options["uuids"][row // batch]), row % batch) for row in rows.tolist()]
             shares, watch = router.open(who, step.slots, features.shape[1])
-            step = replace(step, shares=shares * math.exp(-prior_bias))
+            loud = math.exp(-prior_bias) if weights is None else math.exp(-prior_bias) * weights[..., None, None]
+            step = replace(step, shares=confine(shares * loud, allowed), learned=False)
+        elif allowed is not None:
+            step = replace(step, shares=allowed * present(step.slots, features.shape[1])[..., None, None])
         observe = record(t[0], rows % batch) if record is not None else None
         unet = getattr(base.diffusion_model, "_orig_mod", base.diffusion_model)  # torch.compile wraps the U-Net
         options = {**options, KEY: Call(step, adapter.layers, unet, paths, observe, watch)}
@@ -232,7 +239,7 @@ def blend(which: str, prior: Tensor, options: dict) -> Tensor:
         base,
         grid,
         prior_bias=step.prior_bias,
-        shares=step.shares_on(grid),
+        **step.shares_on(grid),
         attend=partial(host_attention, options),
         observe=call.observe,
     )

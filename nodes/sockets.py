@@ -29,6 +29,18 @@ class Adapter:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """When, where and how loudly a subject may speak."""
+
+    strength: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    """The part of sampling, 0..1."""
+    region: Tensor | None = None
+    """(h,w) on the CPU in [0,1], the part of the picture; None: anywhere."""
+
+
+@dataclass(frozen=True)
 class Subject:
     """Somebody or something, ready to take a word's place."""
 
@@ -39,3 +51,4 @@ class Subject:
     """(1,F) image feature on the CPU, mean over the given pictures."""
     encoder: str
     """As `Adapter.encoder`."""
+    terms: Terms = Terms()

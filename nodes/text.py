@@ -9,10 +9,15 @@ import comfy.conds
 import torch
 from torch.nn.functional import pad
 
+from ..moa_attention.losses import resize
 from .sockets import Subject
 
-SLOTS, FEATURES = "moa_slots", "moa_subjects"
-"""Names in `model_conds`: (1,M,1), 0 for an ordinary token and s for subject s; (1,S,F) image features."""
+SLOTS, FEATURES, TERMS, BARRED = "moa_slots", "moa_subjects", "moa_terms", "moa_barred"
+"""Names in `model_conds`: (1,M,1), 0 for an ordinary token and s for subject s; then of each subject (1,S,F) the image
+feature, (1,S,3) how its strength, start and end differ from 1, 0 and 1, and (1,S,h,w) where it must not speak. Zeros mean
+nothing special, so that conds may be padded with them."""
+REGION = 64
+"""Side of the square on which regions are kept."""
 ENCODER = "moa_encoder"
 """Name in the conditioning's dict: which image features these are."""
 
@@ -108,8 +113,36 @@ def payload(context: torch.Tensor, extra: dict, bindings: Sequence[Binding], fea
     slots = torch.zeros(1, context.shape[1], 1)
     for number, binding in enumerate(bindings, start=1):
         slots[0, binding.position] = number
-    conds = {SLOTS: comfy.conds.CONDCrossAttn(slots), FEATURES: comfy.conds.CONDRegular(features)}
+    terms = [b.subject.terms for b in bindings]
+    conds = {
+        SLOTS: comfy.conds.CONDCrossAttn(slots),
+        FEATURES: comfy.conds.CONDRegular(features),
+        TERMS: comfy.conds.CONDRegular(torch.tensor([[(t.strength - 1, t.start, t.end - 1) for t in terms]])),
+        BARRED: comfy.conds.CONDRegular(torch.stack([barred(t.region) for t in terms])[None]),
+    }
     return {"model_conds": {**extra.get("model_conds", {}), **conds}, ENCODER: bindings[0].subject.encoder}
+
+
+def barred(region: torch.Tensor | None) -> torch.Tensor:
+    """Where a subject must not speak: (h,w) region -> (REGION,REGION)."""
+    if region is None:
+        return torch.zeros(REGION, REGION)
+    return 1 - resize(region[None, None].float(), (REGION, REGION))[0, 0].clamp(0, 1)
+
+
+def weights_now(terms: torch.Tensor, sigma: torch.Tensor, sampling: Any) -> torch.Tensor | None:
+    """How loudly each subject may speak at a noise level; None when all may as they like.
+
+    Args: terms (R,S,3) on the CPU, as in `TERMS`; sigma (1,); the model's sampling. Returns: (R,S) on sigma's device.
+    """
+    if not terms.any():
+        return None
+    strength, start, end = (terms + torch.tensor([1.0, 0.0, 1.0])).unbind(-1)
+    first, last = (
+        torch.tensor([[float(sampling.percent_to_sigma(p)) for p in row] for row in part.tolist()]).to(sigma.device)
+        for part in (start, end)
+    )
+    return strength.to(sigma.device) * ((sigma <= first) & (sigma > last))
 
 
 def check_encoders(conds: Iterable[dict], encoder: str) -> bool:
@@ -124,6 +157,16 @@ def check_encoders(conds: Iterable[dict], encoder: str) -> bool:
             "Connect SubjectEncode and ApplyMoA to the same LoadMoAAdapter."
         )
     return bool(found)
+
+
+def check_regions(conds: Iterable[dict]) -> None:
+    """Raises: ValueError when a subject has no region and the router goes by regions alone."""
+    for cond in conds:
+        if ENCODER in cond and not bool(cond["model_conds"][BARRED].cond.flatten(2).any(dim=-1).all()):
+            raise ValueError(
+                "ApplyMoA's router is 'mask', but a subject of the prompt has no region. Give each one with MoASubjectSettings, "
+                "or choose another router."
+            )
 
 
 def complete_conditions(conds: list[list[dict] | None]) -> list[list[dict] | None]:
@@ -142,10 +185,11 @@ def complete_conditions(conds: list[list[dict] | None]) -> list[list[dict] | Non
             return cond
         length = given["c_crossattn"].cond.shape[1]
         slots = given[SLOTS].cond if SLOTS in given else torch.zeros(1, 0, 1)
-        subjects = given[FEATURES].cond if FEATURES in given else torch.zeros(1, 0, width)
-        slots = pad(slots, (0, 0, 0, length - slots.shape[1]))
-        subjects = pad(subjects, (0, 0, 0, count - subjects.shape[1]))
-        conds = {SLOTS: comfy.conds.CONDCrossAttn(slots), FEATURES: comfy.conds.CONDRegular(subjects)}
+        conds: dict[str, Any] = {SLOTS: comfy.conds.CONDCrossAttn(pad(slots, (0, 0, 0, length - slots.shape[1])))}
+        for name, shape in ((FEATURES, (width,)), (TERMS, (3,)), (BARRED, (REGION, REGION))):
+            had = given[name].cond if name in given else torch.zeros(1, 0, *shape)
+            missing = had.new_zeros(len(had), count - had.shape[1], *shape)
+            conds[name] = comfy.conds.CONDRegular(torch.cat([had, missing], dim=1))
         return {**cond, "model_conds": {**given, **conds}}
 
     return [cond if cond is None else [complete(c) for c in cond] for cond in conds]

@@ -10,7 +10,8 @@ from torch import Generator, Tensor
 
 from ...moa_attention.adapter import MoAAdapter
 from ...moa_attention.reference import prepare_reference
-from ...moa_attention.trace import Trace, average_map
+from ...moa_attention.trace import Call, Trace, average_map
+from ...moa_attention.untrained import UntrainedRouter
 from ...nodes.adapter_files import load_adapter_patcher
 from ...nodes.apply import bias_from_strength
 from ...nodes.load import encoder_identity
@@ -91,23 +92,42 @@ class Studio:
             extra[ENCODER] = self.encoder
         return [[context, extra]]
 
-    @torch.no_grad()
     def paint(
         self, orders: list[Order], prior_bias: float | None = BIAS, start: float = START
     ) -> tuple[Tensor, Tensor | None]:
+        """Pictures of `sample`, and the mean R_1 (B,16,16) over layers and steps, None without adapter."""
+        pictures, trace = self.sample(orders, prior_bias, start)
+        calls = [call for step in trace.steps() for call in step]
+        return pictures, mean_maps(trace, calls, len(orders)) if calls else None
+
+    @torch.no_grad()
+    def sample(
+        self,
+        orders: list[Order],
+        prior_bias: float | None = BIAS,
+        start: float = START,
+        router: UntrainedRouter | None = None,
+    ) -> tuple[Tensor, Trace]:
         """Paint a batch. Noise that the sampler adds on its way depends on the place in the batch.
 
         Args:
             prior_bias: in the place of what STRENGTH means; None leaves the adapter out.
             start: in the place of START.
+            router: in the place of the adapter's own.
 
-        Returns: pictures (B,3,128,128) in [0,1]; mean R_1 (B,16,16) over layers and steps, None without adapter.
+        Returns: pictures (B,3,128,128) in [0,1], and what the router did.
         """
         trace = Trace(self.adapter.model.config.layers)
         model = self.model
         if prior_bias is not None:
             model = apply_adapter(
-                model, self.adapter, encoder=self.encoder, prior_bias=prior_bias, start=start, trace=trace
+                model,
+                self.adapter,
+                encoder=self.encoder,
+                prior_bias=prior_bias,
+                start=start,
+                router=router,
+                trace=trace,
             )
         noise = torch.cat(
             [
@@ -120,8 +140,10 @@ class Studio:
             model, noise, STEPS, GUIDANCE, SAMPLER, SCHEDULE, self.condition(orders), negative, torch.zeros_like(noise),
             seed=0, disable_pbar=True,
         )  # fmt: skip
-        pictures = self.vae.decode(latent).movedim(-1, 1).float().clamp(0, 1)
-        names = [spec.name for spec in trace.layers if spec.supervised]
-        calls = [call for step in trace.steps() for call in step]
-        maps = torch.stack([average_map(calls, names, i, GRID) for i in range(len(orders))]) if calls else None
-        return pictures, maps
+        return self.vae.decode(latent).movedim(-1, 1).float().clamp(0, 1), trace
+
+
+def mean_maps(trace: Trace, calls: list[Call], count: int) -> Tensor:
+    """Mean R_1 over these calls and all layers that count, for each of `count` pictures: -> (count,16,16)."""
+    names = [spec.name for spec in trace.layers if spec.supervised]
+    return torch.stack([average_map(calls, names, i, GRID) for i in range(count)])

@@ -52,6 +52,10 @@ EXPECTED: dict[str, tuple[list[str], list[str]]] = {
         ],
         ["IMAGE", "MASK"],
     ),
+    "MoASubjectSettings": (
+        ["subject:MOA_SUBJECT", "strength:FLOAT", "start_percent:FLOAT", "end_percent:FLOAT", "region:MASK?"],
+        ["MOA_SUBJECT"],
+    ),
     "MoALoadMini": (["model:COMBO"], ["MODEL", "CLIP", "VAE"]),
     "MoATrain": (
         [

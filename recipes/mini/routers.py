@@ -1,0 +1,116 @@
+"""Routers without training beside the learned one, on MoA Mini: `python recipes/run.py mini.routers`.
+
+People of the test split, the same seeds for all. What is measured is as in `evaluate.py`, and besides
+
+* swaps: pictures of two people in which somebody is taken for the other one's reference, in the other one's place;
+* overlap: intersection over union of where R_1 is above half of its highest and where people are, from the tenth step on.
+"""
+
+import argparse
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...moa_attention.untrained import ConstantRouter, UntrainedRouter, WordRouter
+from ...nodes.apply import bias_from_strength
+from .dataset import MASK_SIZE
+from .evaluate import (
+    Case,
+    background_change,
+    batches,
+    double_cases,
+    gallery,
+    line_ups,
+    orders,
+    paint_all,
+    recognised,
+    single_cases,
+)
+from .judges import Judges, load_judges, portrait
+from .studio import GRID, START, STEPS, STRENGTH, Order, People, Studio, mean_maps
+
+TENTH = 10
+
+
+class Way(NamedTuple):
+    """A router and the settings of Apply MoA."""
+
+    name: str
+    router: Callable[[], UntrainedRouter | None]
+    strength: float
+    start: float
+
+
+WAYS = [
+    Way("learned", lambda: None, STRENGTH, START),
+    *(Way("attention", WordRouter, strength, START) for strength in (0.5, 0.75, 1.0)),
+    *(Way("constant", ConstantRouter, strength, START) for strength in (0.25, 0.5, 1.0)),
+]
+
+
+def paint_way(studio: Studio, wanted: list[Order], way: Way) -> tuple[Tensor, Tensor]:
+    """Pictures, and the mean R_1 (B,16,16) from the tenth step on."""
+    pictures, maps = [], []
+    for batch in batches(wanted):
+        painted, trace = studio.sample(batch, bias_from_strength(way.strength), way.start, way.router())
+        late = [call for step in trace.steps()[TENTH - STEPS :] for call in step]
+        pictures.append(painted)
+        maps.append(mean_maps(trace, late, len(batch)))
+    return torch.cat(pictures), torch.cat(maps)
+
+
+def swapped(judges: Judges, galleries: dict[str, Tensor], line_up: dict[str, list[int]], people: People,
+            pictures: Tensor, cases: list[Case]) -> Tensor:  # fmt: skip
+    """(cases,) bool: whether somebody looks more like the other one's reference than like their own."""
+    own = {i: galleries[noun][line_up[noun].index(i)] for noun in line_up for i in line_up[noun]}
+    outlines, found = judges.people(pictures), []
+    for picture, outline, case in zip(pictures, outlines, cases, strict=True):
+        alike = torch.zeros(2, 2)
+        for place in range(2):
+            here = torch.zeros_like(outline)
+            here[:, place * MASK_SIZE // 2 : (place + 1) * MASK_SIZE // 2] = 1
+            seen = judges.embed(portrait(picture, outline * here)[None])[0]
+            alike[place] = torch.stack([own[i] @ seen for i in case.people])
+        found.append(bool((alike[0, 1] > alike[0, 0]) or (alike[1, 0] > alike[1, 1])))
+    return torch.tensor(found)
+
+
+def overlap(maps: Tensor, people: Tensor) -> float:
+    """(B,16,16) R_1 and (B,16,16) people -> mean intersection over union."""
+    said, there = maps > maps.amax(dim=(1, 2), keepdim=True) / 2, people > 0.5
+    union = (said | there).sum(dim=(1, 2)).clamp(min=1)
+    return ((said & there).sum(dim=(1, 2)) / union).mean().item()
+
+
+@torch.no_grad()
+def main(argv: list[str]) -> None:
+    """Print a row for each way."""
+    parser = argparse.ArgumentParser(prog="routers", description=__doc__)
+    parser.add_argument("--cases", type=int, default=100)
+    count = parser.parse_args(argv).cases
+    studio, people, judges = Studio(), People(), load_judges()
+    line_up = line_ups(people)
+    galleries = {noun: gallery(judges, people, ids) for noun, ids in line_up.items()}
+    singles, doubles = single_cases(line_up, count), double_cases(line_up, count // 2)
+    wanted, pairs = orders(studio, people, singles), orders(studio, people, doubles)
+    prior, _ = paint_all(studio, wanted, None)
+    print(f"{count} pictures of one person, {count // 2} of two\n")
+    print(
+        "| router | strength | identity | background change | overlap | two people right | swaps |\n|---|---|---|---|---|---|---|"
+    )
+    for way in WAYS:
+        ours, maps = paint_way(studio, wanted, way)
+        both, _ = paint_way(studio, pairs, way)
+        right = recognised(judges, galleries, line_up, people, ours, singles).float().mean()
+        two = recognised(judges, galleries, line_up, people, both, doubles).float().prod(1).mean()
+        exchanged = swapped(judges, galleries, line_up, people, both, doubles).float().mean()
+        there = F.avg_pool2d(judges.people(ours), MASK_SIZE // GRID[0])
+        change = background_change(judges, ours, prior)
+        print(
+            f"| {way.name} | {way.strength} | {right:.3f} | {change:.5f} | {overlap(maps, there):.2f} | {two:.3f} "
+            f"| {exchanged:.3f} |",
+            flush=True,
+        )
