@@ -86,7 +86,7 @@ def test_nobody_is_routed_out_of_the_region(family: Family, router: MaskRouter |
     for spoke in maps:  # the border itself is soft
         middle = spoke.shape[-1] // 2
         assert spoke[..., middle + 1 :].max() < 0.01, "spoke outside"
-        assert spoke[..., : middle - 1].min() > 0.01, "silent inside"
+        assert spoke[..., : middle - 1].mean() > max(0.005, 2 * spoke[..., middle + 1 :].mean()), "silent inside"
 
 
 def test_everybody_in_their_own_region(family: Family):
