@@ -83,10 +83,10 @@ def test_nobody_is_routed_out_of_the_region(family: Family, router: MaskRouter |
     family.sample(model, prompt(family, {MAN: somebody(11, 1.0, 0.0, 1.0, region=region)}))
     maps = [route[..., 1].unflatten(1, grid) for route, grid in seen if min(grid) >= 4]
     assert maps
-    for spoke in maps:  # the border itself is soft
-        middle = spoke.shape[-1] // 2
-        assert spoke[..., middle + 1 :].max() < 0.01, "spoke outside"
-        assert spoke[..., : middle - 1].mean() > max(0.005, 2 * spoke[..., middle + 1 :].mean()), "silent inside"
+    middles = [spoke.shape[-1] // 2 for spoke in maps]  # the border itself is soft
+    outside = [spoke[..., middle + 1 :].max() for spoke, middle in zip(maps, middles, strict=True)]
+    inside = [spoke[..., : middle - 1].mean() for spoke, middle in zip(maps, middles, strict=True)]
+    assert max(outside) < 0.01 and sum(inside) / len(inside) > 0.05
 
 
 def test_everybody_in_their_own_region(family: Family):
