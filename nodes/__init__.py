@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .apply import ApplyMoA
 from .folders import register_adapter_folders
+from .library import MoALoadSubject, MoASaveSubject, MoASubjectBlend
 from .load import LoadMoAAdapter, MoALoadMini
 from .prompt import MoATextEncode
 from .save import MoASaveAdapter
@@ -23,4 +24,5 @@ class MoAExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         using = [LoadMoAAdapter, SubjectEncode, MoATextEncode, ApplyMoA, RouterVisualize, MoALoadMini]
-        return [*using, MoASubjectSettings, MoATrain, MoASaveAdapter]
+        subjects = [MoASubjectSettings, MoASubjectBlend, MoASaveSubject, MoALoadSubject]
+        return [*using, *subjects, MoATrain, MoASaveAdapter]

@@ -11,6 +11,8 @@ FOLDER = "moa"
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 IMPORTED, IMPORTED_FOLDER = "ipadapter/", "ipadapter"
 """Prefix in drop-downs of files for import, and the host's folder of them, which other packs know, too."""
+SUBJECTS = "moa_subjects"
+"""The host's folder of saved subjects: models/moa/subjects."""
 BUNDLED = "bundled/"
 """Prefix in drop-downs of files that come with the extension."""
 
@@ -22,6 +24,23 @@ def register_adapter_folders() -> None:
         paths, others = folder_paths.folder_names_and_paths[folder]
         shared = others if folder == IMPORTED_FOLDER else set()
         folder_paths.folder_names_and_paths[folder] = (paths, kinds | shared)
+    folder_paths.add_model_folder_path(SUBJECTS, str(Path(folder_paths.models_dir) / FOLDER / "subjects"))
+    folder_paths.folder_names_and_paths[SUBJECTS] = (folder_paths.get_folder_paths(SUBJECTS), {".safetensors"})
+
+
+def subject_path(name: str) -> Path:
+    """The file behind a drop-down entry.
+
+    Raises: FileNotFoundError naming the folder searched and the subjects seen there.
+    """
+    found = folder_paths.get_full_path(SUBJECTS, name)
+    if found is None:
+        there = ", ".join(folder_paths.get_filename_list(SUBJECTS)) or "none"
+        raise FileNotFoundError(
+            f"No subject '{name}' in {', '.join(folder_paths.get_folder_paths(SUBJECTS))}. There: {there}. "
+            "MoASaveSubject writes them; refresh the browser page after saving."
+        )
+    return Path(found)
 
 
 def bundled_files() -> dict[str, Path]:
@@ -32,8 +51,9 @@ def bundled_files() -> dict[str, Path]:
 
 def adapter_names() -> list[str]:
     """Our own files, IP-Adapters, and what comes with the extension."""
+    own = [name for name in folder_paths.get_filename_list(FOLDER) if Path(name).parts[0] != "subjects"]
     foreign = [IMPORTED + name for name in folder_paths.get_filename_list(IMPORTED_FOLDER)]
-    return [*folder_paths.get_filename_list(FOLDER), *foreign, *bundled_files()]
+    return [*own, *foreign, *bundled_files()]
 
 
 def adapter_path(name: str) -> Path:

@@ -56,6 +56,12 @@ EXPECTED: dict[str, tuple[list[str], list[str]]] = {
         ["subject:MOA_SUBJECT", "strength:FLOAT", "start_percent:FLOAT", "end_percent:FLOAT", "region:MASK?"],
         ["MOA_SUBJECT"],
     ),
+    "MoASubjectBlend": (
+        ["first:MOA_SUBJECT", "second:MOA_SUBJECT", "amount:FLOAT", "along:COMBO"],
+        ["MOA_SUBJECT"],
+    ),
+    "MoASaveSubject": (["subject:MOA_SUBJECT", "filename_prefix:STRING", "thumbnail:IMAGE?"], ["STRING"]),
+    "MoALoadSubject": (["subject_file:COMBO", "word:STRING", "occurrence:INT"], ["MOA_SUBJECT", "IMAGE"]),
     "MoALoadMini": (["model:COMBO"], ["MODEL", "CLIP", "VAE"]),
     "MoATrain": (
         [
@@ -113,7 +119,7 @@ def test_every_seam_is_explained(name: str):
 
 def test_what_shows_or_writes_something_is_an_output_node():
     outputs = {name for name, node in NODES.items() if node.GET_SCHEMA().is_output_node}
-    assert outputs == {"RouterVisualize", "MoASaveAdapter"}
+    assert outputs == {"RouterVisualize", "MoASaveAdapter", "MoASaveSubject"}
 
 
 def test_defaults_leave_the_adapter_as_trained():
