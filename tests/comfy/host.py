@@ -10,6 +10,7 @@ import importlib
 import math
 from typing import Any
 
+import comfy.clip_vision
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
@@ -151,6 +152,16 @@ def _clip(target: ClipTarget, widths: dict[str, Any], seed: int) -> comfy.sd.CLI
     clip = comfy.sd.CLIP(target, model_options={**widths, "dtype": torch.float32})
     randomise(clip.cond_stage_model, seed)
     return clip
+
+
+def clip_vision(hidden: int, projected: int) -> Any:
+    """The host's CLIP vision model with random weights: two layers, 4 × 4 patches."""
+    layout: dict[str, Any] = {"model_type": "clip_vision_model", "hidden_size": hidden, "num_hidden_layers": 2}
+    layout |= {"num_attention_heads": 2, "intermediate_size": 2 * hidden, "hidden_act": "gelu", "image_size": 224}
+    layout |= {"patch_size": 56, "num_channels": 3, "projection_dim": projected, "layer_norm_eps": 1e-5}
+    vision = comfy.clip_vision.ClipVisionModel(layout)
+    randomise(vision.model)
+    return vision
 
 
 def encode(clip: comfy.sd.CLIP, text: str) -> Conditioning:

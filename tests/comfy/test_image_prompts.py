@@ -14,9 +14,11 @@ import subjects
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfyui_moa.moa_attention.checkpoint import AdapterFileError
+from comfyui_moa.moa_attention.importers.ip_adapter import flatten, import_ip_adapter
 from comfyui_moa.nodes import adapter_files, layers, patch, text
 from comfyui_moa.nodes.apply import ApplyMoA, choose_router
 from comfyui_moa.nodes.load import LoadMoAAdapter, encoder_identity
+from comfyui_moa.nodes.prompt import MoATextEncode
 from comfyui_moa.nodes.sockets import Adapter, Subject
 from comfyui_moa.nodes.subject import SubjectEncode
 from safetensors.torch import save_file
@@ -186,18 +188,7 @@ def test_files_that_are_no_tensors_are_refused(tmp_path: Path):
             adapter_files.open_adapter(tmp_path / name)
 
 
-class Vision:
-    """What a CLIP vision model of the host returns."""
-
-    def __init__(self, width: int):
-        self.width = width
-
-    def encode_image(self, pictures: Tensor) -> dict[str, Tensor]:
-        patches = pictures[:, ::56, ::56, :1].flatten(1)[..., None].expand(-1, -1, self.width)
-        return {"image_embeds": patches.mean(dim=1), "penultimate_hidden_states": patches}
-
-
-@pytest.mark.parametrize(("kind", "tokens"), [("base", TOKENS), ("plus", TOKENS), ("full", 16)])
+@pytest.mark.parametrize(("kind", "tokens"), [("base", TOKENS), ("plus", TOKENS), ("full", 17)])
 def test_a_file_of_models_ipadapter_from_drop_down_to_subject(kind: str, tokens: int, base: Path):
     from comfyui_moa.nodes.folders import adapter_names, register_adapter_folders
 
@@ -210,12 +201,58 @@ def test_a_file_of_models_ipadapter_from_drop_down_to_subject(kind: str, tokens:
     adapter, about = LoadMoAAdapter.execute(name).result
     assert f"IP-Adapter, kind {kind}" in about and "for sd15, 16 attention layers" in about
     picture = torch.rand(2, 40, 30, 3, generator=torch.Generator().manual_seed(0))
-    (subject,) = SubjectEncode.execute(adapter, picture, "man", clip_vision=Vision(SEEN)).result
+    (subject,) = SubjectEncode.execute(adapter, picture, "man", clip_vision=host.clip_vision(SEEN, SEEN)).result
     assert subject.features.shape == (1, tokens * host.SD15_CONTEXT)
-    with pytest.raises(ValueError, match="24 wide; the connected CLIP vision model gives 7"):
-        SubjectEncode.execute(adapter, picture, "man", clip_vision=Vision(7))
+    with pytest.raises(ValueError, match="24 wide; the connected CLIP vision model gives 8"):
+        SubjectEncode.execute(adapter, picture, "man", clip_vision=host.clip_vision(8, 8))
     with pytest.raises(ValueError, match="none is connected"):
         SubjectEncode.execute(adapter, picture, "man")
+
+
+REAL = {"sd15": (768, 768), "sdxl": (2048, 1280)}
+"""Text width, and inner width of the published "plus" resampler."""
+
+
+@pytest.mark.parametrize("name", list(REAL))
+def test_files_of_the_published_size_fit_the_published_models(name: str):
+    text_width, inner = REAL[name]
+    file = ip_files.nested("plus", ip_files.WIDTHS[name], 1280, text_width, tokens=16, inner=inner)
+    adapter, _ = import_ip_adapter(flatten(file))
+    paths = layers.layer_paths(host.build(*host.real_width(name), device="meta"), adapter.config)
+    assert set(paths) > {spec.name for spec in adapter.config.layers}
+    megabytes = 2 * sum(p.numel() for p in adapter.layers.parameters()) / 2**20
+    assert round(megabytes) == {"sd15": 37, "sdxl": 650}[name]
+
+
+@pytest.mark.slow
+def test_two_people_without_masks_at_the_real_width_of_sd15(tmp_path: Path):
+    """From a "plus" file and pictures to a picture; all weights random, so what it shows means nothing."""
+    text_width, inner = REAL["sd15"]
+    make = random(4)
+    file = ip_files.nested("plus", ip_files.WIDTHS["sd15"], 1280, text_width, tokens=16, inner=inner, make=make)
+    torch.save({part: {k: t.half() for k, t in tensors.items()} for part, tensors in file.items()}, tmp_path / "p.bin")
+    patcher, header = adapter_files.open_adapter(tmp_path / "p.bin")
+    adapter = Adapter(patcher, "p.bin", encoder_identity(patcher.model), header.licence, header.provenance)
+    pictures = torch.zeros(2, 1, 64, 64, 3)
+    pictures[0, ..., :32, :, 0], pictures[1, ..., 20:, :, 2] = 1, 1
+    clip, vision = host.sd15_clip(768), host.clip_vision(1280, 1024)
+    model, trace = ApplyMoA.execute(host.sd15(channels=320, context=768), adapter, 1.0).result
+
+    def paint(first: Tensor, second: Tensor) -> Tensor:
+        pairs = ((first, "man"), (second, "woman"))
+        who = [SubjectEncode.execute(adapter, picture, word, clip_vision=vision).result[0] for picture, word in pairs]
+        positive = MoATextEncode.execute(
+            clip, "a man and a woman on a beach", {"subject_0": who[0], "subject_1": who[1]}
+        ).result[0]
+        return host.sample(model, positive, host.encode(clip, ""), host.empty_latent(16, 16), steps=3)
+
+    forth = paint(*pictures)
+    assert forth.isfinite().all()
+    assert set(trace.calls[-1].maps) == {spec.name for spec in patcher.model.config.layers}
+    assert torch.equal(paint(*pictures), forth)
+    assert subjects.difference(forth, paint(*pictures.flip(0))) > 1e-4
+    comfy.model_management.unload_all_models()
+    assert not comfy.model_management.current_loaded_models
 
 
 def test_a_learned_router_is_not_invented(family: Imported):

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import comfy.clip_vision
 import comfy.model_patcher
 import comfy.supported_models
 import folder_paths
@@ -105,25 +104,17 @@ def test_missing_clip_vision_is_refused(family: Family):
         SubjectEncode.execute(clip_adapter(family), torch.rand(1, 16, 16, 3), "man")
 
 
-def clip_vision(width: int) -> Any:
-    """The host's CLIP vision model, narrow, with random weights."""
-    layout: dict[str, Any] = {"model_type": "clip_vision_model", "hidden_size": 32, "num_hidden_layers": 2}
-    layout |= {"num_attention_heads": 2, "intermediate_size": 32, "hidden_act": "quick_gelu", "image_size": 224}
-    layout |= {"patch_size": 56, "projection_dim": width, "num_channels": 3, "layer_norm_eps": 1e-5}
-    vision = comfy.clip_vision.ClipVisionModel(layout)
-    host.randomise(vision.model)
-    return vision
-
-
 def test_a_clip_vision_model_of_another_width_is_refused(family: Family):
     with pytest.raises(
         ValueError, match="24 wide; the connected CLIP vision model gives 40. Load 'clip-vit-large-patch14'"
     ):
-        SubjectEncode.execute(clip_adapter(family), torch.rand(1, 16, 16, 3), "man", clip_vision=clip_vision(40))
+        SubjectEncode.execute(
+            clip_adapter(family), torch.rand(1, 16, 16, 3), "man", clip_vision=host.clip_vision(32, 40)
+        )
 
 
 def test_pictures_of_one_subject_are_averaged(family: Family):
-    images, vision = torch.rand(2, 20, 30, 3), clip_vision(subjects.FEATURE)
+    images, vision = torch.rand(2, 20, 30, 3), host.clip_vision(32, subjects.FEATURE)
     for adapter in (family.adapter, clip_adapter(family)):
 
         def encode(pictures: torch.Tensor, adapter: Adapter = adapter) -> torch.Tensor:
