@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from ..nodes.adapter_files import load_adapter_patcher
+from ..nodes.call import PRIOR_ONLY
 from ..nodes.layers import fresh_adapter
 from ..nodes.mini import load_mini
-from ..nodes.patch import PRIOR_ONLY, apply_adapter, host_patcher
+from ..nodes.patch import apply_adapter, host_patcher
 from ..recipes.mini.faces import ROOT, WEIGHTS
 
 sys.path.append(str(ROOT / "tests" / "comfy"))

@@ -11,8 +11,9 @@ from comfy_api.latest import io
 from ..moa_attention.image_prompt import ImagePromptAdapter
 from ..moa_attention.trace import Trace
 from ..moa_attention.untrained import ConstantRouter, MaskRouter, UntrainedRouter, WordRouter
+from .call import PRIOR_ONLY
 from .load import CATEGORY
-from .patch import PRIOR_ONLY, apply_adapter
+from .patch import apply_adapter
 from .sockets import Adapter, AdapterSocket, TraceSocket
 
 

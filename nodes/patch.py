@@ -10,36 +10,26 @@ Subjects ride on the CONDITIONING (nodes/text.py); the APPLY_MODEL wrapper makes
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
 import comfy.model_management
 import comfy.model_patcher
-import torch
 from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
-from ..moa_attention.adapter import MoAAdapter
-from ..moa_attention.layer import Observe
 from ..moa_attention.trace import Trace
-from ..moa_attention.untrained import MaskRouter, UntrainedRouter, confine, present
-from .call import Call
+from ..moa_attention.untrained import MaskRouter, UntrainedRouter
+from .call import Call, How, Payload, RecordCall, open_call
 from .layers import layer_paths
-from .text import BARRED, FEATURES, SLOTS, TERMS, check_encoders, check_regions, complete_conditions, weights_now
+from .text import FEATURES, PAYLOAD, SLOTS, check_encoders, check_regions, complete_conditions
 
 log = logging.getLogger(__name__)
 
 KEY = "moa"
 """Under which our wrappers, models and per-call state are registered with the host."""
-PRIOR_ONLY = 1e4
-"""A prior bias at which R is exactly (1, 0) in float32."""
-
-RecordCall = Callable[[Tensor, Tensor], Observe]
-"""`(sigma (), images (R,)) -> observe`: opens the record of one U-Net call."""
 
 
 def host_patcher(module: nn.Module, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
@@ -89,9 +79,8 @@ def apply_adapter(
 
     model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(watch_run, encoder, router, trace))
     model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, complete_batch)
-    model.add_wrapper_with_key(
-        WrappersMP.APPLY_MODEL, KEY, partial(begin_call, paths, prior_bias, window, router, record)
-    )
+    how = How(paths, prior_bias, window, router, record)
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, partial(begin_call, how))
     model.set_model_attn1_patch(capture_attn1)
     model.set_model_attn2_patch(capture_attn2)
     model.set_model_attn1_output_patch(blend_attn1)
@@ -134,11 +123,7 @@ def complete_batch(executor: Any, model: Any, conds: list, *args: Any, **kwargs:
 
 
 def begin_call(
-    paths: dict[str, str],
-    prior_bias: float,
-    window: tuple[float, float] | None,
-    router: UntrainedRouter | None,
-    record: RecordCall | None,
+    how: How,
     executor: Any,
     x: Tensor,
     t: Tensor,
@@ -149,50 +134,16 @@ def begin_call(
     **kwargs: Any,
 ) -> Tensor:
     """APPLY_MODEL: turn the rows' payload into this call's state, once, and put it where the patches look."""
-    slots, features, terms, barred = (kwargs.pop(name, None) for name in (SLOTS, FEATURES, TERMS, BARRED))
+    payload = Payload(*(kwargs.pop(name, None) for name in PAYLOAD))
     options = transformer_options or {}
-    base = executor.class_obj
-    patcher: Any = base.current_patcher
-    # The payload lies on the CPU, so choosing rows waits for no device. A narrowed window costs one read of sigma a step.
-    if slots is None or patcher is None or prior_bias >= PRIOR_ONLY or not in_window(t, window):
-        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
-    rows, watch = slots.squeeze(-1).any(dim=1).nonzero().squeeze(-1), None
-    if len(rows) and c_crossattn is not None:
-        adapter: MoAAdapter = patcher.get_additional_models_with_key(KEY)[0].model
-        device, dtype = x.device, base.get_dtype_inference()
-        everybody = len(rows) == len(x)
-        weights = weights_now(terms[rows], t[:1], base.model_sampling) if terms is not None else None
-        step = adapter.begin(
-            c_crossattn.to(device, dtype),
-            base.model_sampling.timestep(t).float(),
-            slots.squeeze(-1).long().to(device),
-            features.to(device, dtype),
-            None if everybody else rows.to(device),
-            torch.full((), prior_bias, device=device),
-            weights if router is None else None,
-        )
-        batch = len(x) // max(1, len(options.get("cond_or_uncond", (0,))))
-        allowed = 1 - barred[rows].to(device) if barred is not None and barred[rows].any() else None
-        if router is not None:
-            who = [(str(options["uuids"][row // batch]), row % batch) for row in rows.tolist()]
-            shares, watch = router.open(who, step.slots, features.shape[1])
-            loud = math.exp(-prior_bias) if weights is None else math.exp(-prior_bias) * weights[..., None, None]
-            step = replace(step, shares=confine(shares * loud, allowed), learned=False)
-        elif allowed is not None:
-            step = replace(step, shares=allowed * present(step.slots, features.shape[1])[..., None, None])
-        observe = record(t[0], rows % batch) if record is not None else None
-        unet = getattr(base.diffusion_model, "_orig_mod", base.diffusion_model)  # torch.compile wraps the U-Net
-        options = {**options, KEY: Call(step, adapter.layers, unet, paths, observe, watch)}
+    call = open_call(how, KEY, executor.class_obj, payload, x, t, c_crossattn, options)
+    if call is not None:
+        options = {**options, KEY: call}
         options["patches"] = in_order(options["patches"])
     result = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
-    if watch is not None:
-        watch.close()
+    if call is not None and call.watch is not None:
+        call.watch.close()
     return result
-
-
-def in_window(t: Tensor, window: tuple[float, float] | None) -> bool:
-    """Whether this noise level lies in the schedule's part where the personalised branch speaks."""
-    return window is None or window[1] < float(t[0]) <= window[0]
 
 
 def in_order(patches: dict[str, list]) -> dict[str, list]:

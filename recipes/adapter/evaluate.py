@@ -17,10 +17,10 @@ from tqdm import tqdm
 from ...moa_attention.checkpoint import read_header
 from ...nodes.adapter_files import load_adapter_patcher
 from ...nodes.apply import bias_from_strength
+from ...nodes.call import PRIOR_ONLY
 from ...nodes.layers import layer_paths
 from ...nodes.load import encoder_identity
 from ...nodes.painter import Painter
-from ...nodes.patch import PRIOR_ONLY
 from ...nodes.sockets import Adapter
 from ...nodes.subject import encode_clip, encode_embedded
 from ...nodes.text import bind

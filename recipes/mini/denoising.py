@@ -13,8 +13,9 @@ from ...moa_attention.adapter import MoAAdapter
 from ...moa_attention.training.base import Batch
 from ...moa_attention.training.lots import Lot, generator_for
 from ...moa_attention.training.objective import LayerLosses, draw_noise, encode_references
+from ...nodes.call import PRIOR_ONLY
 from ...nodes.mini import load_mini
-from ...nodes.patch import PRIOR_ONLY, host_patcher
+from ...nodes.patch import host_patcher
 from ...nodes.training import HostBase
 from .adapter import Examples
 from .faces import WEIGHTS

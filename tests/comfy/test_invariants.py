@@ -10,6 +10,7 @@ import torch
 from comfyui_moa.moa_attention.checkpoint import save_adapter
 from comfyui_moa.nodes import adapter_files, patch
 from comfyui_moa.nodes.apply import ApplyMoA
+from comfyui_moa.nodes.call import PRIOR_ONLY
 from subjects import Family
 from torch import Tensor
 
@@ -57,7 +58,7 @@ def test_a_fresh_adapter_is_the_base_model(family: Family, base: Tensor):
 
 @pytest.mark.parametrize(
     "options",
-    [{"prior_bias": 9999.0}, {"prior_bias": patch.PRIOR_ONLY}, {"start": 0.4, "end": 0.4}, {"start": 0.0, "end": 0.0}],
+    [{"prior_bias": 9999.0}, {"prior_bias": PRIOR_ONLY}, {"start": 0.4, "end": 0.4}, {"start": 0.0, "end": 0.0}],
     ids=str,
 )
 def test_large_bias_and_empty_window_are_the_base_model(family: Family, base: Tensor, options: dict):
@@ -168,7 +169,7 @@ def lora(family: Family, names: tuple[str, ...]):
 
 def test_a_lora_on_the_base_reaches_the_prior_only(family: Family):
     prompt, tuned = family.prompt(subjects=MAN), lora(family, ("to_q", "to_k", "to_v"))
-    pinned = {"prior_bias": -patch.PRIOR_ONLY}
+    pinned = {"prior_bias": -PRIOR_ONLY}
     alone = family.sample(family.attach(**pinned), prompt, cfg=1.0)
     assert torch.equal(family.sample(family.attach(tuned, **pinned), prompt, cfg=1.0), alone)
     assert (
