@@ -7,7 +7,7 @@ from devtools.server import Server
 
 NODES = {
     "LoadMoAAdapter", "SubjectEncode", "MoATextEncode", "ApplyMoA", "RouterVisualize", "MoALoadMini", "MoATrain",
-    "MoASaveAdapter",
+    "MoASaveAdapter", "MoASubjectSettings", "MoASubjectBlend", "MoASaveSubject", "MoALoadSubject",
 }  # fmt: skip
 
 
