@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -27,11 +27,14 @@ class Step:
     """(R,S,h,w) how much each subject may speak at most, strength included; None: anywhere, all it likes."""
     learned: bool = True
     """Whether the adapter's own routers decide, within the shares; else the shares are R_s."""
+    _resized: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False, compare=False)
+    """Shares at the pixels of each grid that asked: many layers share a few grids."""
 
     def shares_on(self, grid: tuple[int, int]) -> dict[str, Tensor | None]:
         """Shares at a layer's pixels, (R,S,N), by the name under which `MoALayer` takes them."""
-        shares = None if self.shares is None else resize(self.shares, grid).flatten(2)
-        return {"within" if self.learned else "shares": shares}
+        if self.shares is not None and grid not in self._resized:
+            self._resized[grid] = resize(self.shares, grid).flatten(2)
+        return {"within" if self.learned else "shares": self._resized.get(grid)}
 
     def select(self, x: Tensor) -> Tensor:
         """The rows with a subject: (B,...) -> (R,...)."""

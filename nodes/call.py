@@ -18,6 +18,8 @@ from ..moa_attention.step import Step
 from ..moa_attention.untrained import UntrainedRouter, Watch, confine, present
 from .text import weights_now
 
+KEY = "moa"
+"""Under which our wrappers, models and per-call state are registered with the host."""
 PRIOR_ONLY = 1e4
 """A prior bias at which R is exactly (1, 0) in float32."""
 
@@ -73,12 +75,11 @@ class Call:
 
 
 def open_call(
-    how: How, key: str, base: Any, payload: Payload, x: Tensor, t: Tensor, context: Tensor | None, options: dict
+    how: How, base: Any, payload: Payload, x: Tensor, t: Tensor, context: Tensor | None, options: dict
 ) -> Call | None:
     """The state of a call; None where nobody has anything to say.
 
     Args:
-        key: under which the base model's patcher keeps the adapter.
         base: the host's model. x (B,C,h,w), t (B,) noise level, context (B,M,T) and options are those of its call.
     """
     slots, features = payload.slots, payload.features
@@ -87,7 +88,7 @@ def open_call(
     rows = slots.squeeze(-1).any(dim=1).nonzero().squeeze(-1)  # on the CPU, so that no device is waited for
     if not len(rows):
         return None
-    adapter: MoAAdapter | ImagePromptAdapter = base.current_patcher.get_additional_models_with_key(key)[0].model
+    adapter: MoAAdapter | ImagePromptAdapter = base.current_patcher.get_additional_models_with_key(KEY)[0].model
     device, dtype = x.device, base.get_dtype_inference()
     weights = None if payload.terms is None else weights_now(payload.terms[rows], t[:1], base.model_sampling)
     step = adapter.begin(

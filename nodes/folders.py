@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import folder_paths
@@ -26,6 +27,17 @@ def register_adapter_folders() -> None:
         folder_paths.folder_names_and_paths[folder] = (paths, kinds | shared)
     folder_paths.add_model_folder_path(SUBJECTS, str(Path(folder_paths.models_dir) / FOLDER / "subjects"))
     folder_paths.folder_names_and_paths[SUBJECTS] = (folder_paths.get_folder_paths(SUBJECTS), {".safetensors"})
+
+
+def new_file(folder: str, prefix: str) -> Path:
+    """A numbered .safetensors file that is not there yet, in the first of the host's folders of that name.
+
+    Raises: what the host raises for prefixes that lead out of it.
+    """
+    root = folder_paths.get_folder_paths(folder)[0]
+    os.makedirs(root, exist_ok=True)
+    within, name, counter, _, _ = folder_paths.get_save_image_path(prefix, root)
+    return Path(within) / f"{name}_{counter:05}_.safetensors"
 
 
 def subject_path(name: str) -> Path:

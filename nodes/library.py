@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import folder_paths
 import torch
 from comfy_api.latest import io, ui
 
-from ..moa_attention.blend import blend
+from ..moa_attention.blend import Along, blend
 from ..moa_attention.reference import square
 from ..moa_attention.subject_file import StoredSubject, load_subject, save_subject
-from .folders import SUBJECTS, subject_path
+from .folders import SUBJECTS, new_file, subject_path
 from .load import CATEGORY
 from .sockets import Subject, SubjectSocket
 
@@ -47,10 +45,7 @@ class MoASaveSubject(io.ComfyNode):
 
     @classmethod
     def execute(cls, subject: Subject, filename_prefix: str, thumbnail: torch.Tensor | None = None) -> io.NodeOutput:
-        root = folder_paths.get_folder_paths(SUBJECTS)[0]
-        os.makedirs(root, exist_ok=True)
-        folder, name, counter, _, _ = folder_paths.get_save_image_path(filename_prefix, root)
-        path = Path(folder) / f"{name}_{counter:05}_.safetensors"
+        path = new_file(SUBJECTS, filename_prefix)
         save_subject(
             StoredSubject(subject.features, subject.encoder, subject.word, subject.occurrence, small(thumbnail)), path
         )
@@ -139,11 +134,10 @@ class MoASubjectBlend(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, first: Subject, second: Subject, amount: float, along: str) -> io.NodeOutput:
+    def execute(cls, first: Subject, second: Subject, amount: float, along: Along) -> io.NodeOutput:
         if first.encoder != second.encoder:
             raise ValueError(
                 f"The subjects were encoded for different adapters ('{first.encoder}' and '{second.encoder}'), so there is "
                 "nothing between them. Encode both with one LoadMoAAdapter."
             )
-        way = "sphere" if along == "sphere" else "straight"
-        return io.NodeOutput(replace(first, features=blend(first.features, second.features, amount, way)))
+        return io.NodeOutput(replace(first, features=blend(first.features, second.features, amount, along)))

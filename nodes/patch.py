@@ -22,14 +22,11 @@ from torch import Tensor, nn
 
 from ..moa_attention.trace import Trace
 from ..moa_attention.untrained import MaskRouter, UntrainedRouter
-from .call import Call, How, Payload, RecordCall, open_call
+from .call import KEY, Call, How, Payload, RecordCall, open_call
 from .layers import layer_paths
 from .text import FEATURES, PAYLOAD, SLOTS, check_encoders, check_regions, complete_conditions
 
 log = logging.getLogger(__name__)
-
-KEY = "moa"
-"""Under which our wrappers, models and per-call state are registered with the host."""
 
 
 def host_patcher(module: nn.Module, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
@@ -136,7 +133,7 @@ def begin_call(
     """APPLY_MODEL: turn the rows' payload into this call's state, once, and put it where the patches look."""
     payload = Payload(*(kwargs.pop(name, None) for name in PAYLOAD))
     options = transformer_options or {}
-    call = open_call(how, KEY, executor.class_obj, payload, x, t, c_crossattn, options)
+    call = open_call(how, executor.class_obj, payload, x, t, c_crossattn, options)
     if call is not None:
         options = {**options, KEY: call}
         options["patches"] = in_order(options["patches"])

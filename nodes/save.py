@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
-import folder_paths
 import torch
 from comfy_api.latest import io
 
 from ..moa_attention.checkpoint import save_adapter
-from .folders import FOLDER
+from .folders import FOLDER, new_file
 from .load import CATEGORY
 from .sockets import Adapter, AdapterSocket
 
@@ -42,10 +38,7 @@ class MoASaveAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, adapter: Adapter, filename_prefix: str, precision: str) -> io.NodeOutput:
-        root = folder_paths.get_folder_paths(FOLDER)[0]
-        os.makedirs(root, exist_ok=True)
-        folder, name, counter, _, _ = folder_paths.get_save_image_path(filename_prefix, root)
-        path = Path(folder) / f"{name}_{counter:05}_.safetensors"
+        path = new_file(FOLDER, filename_prefix)
         module = adapter.patcher.model
         save_adapter(module, path, licence=adapter.licence, provenance=adapter.provenance, dtype=PRECISIONS[precision])
         return io.NodeOutput(str(path))

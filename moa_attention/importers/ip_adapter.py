@@ -161,11 +161,11 @@ def import_ip_adapter(tensors: Flat, operations: ModuleType | type = nn) -> tupl
     place = Place(operations, "meta", dtype)
     adapter = ImagePromptAdapter(config, make_projection(tensors, kind, place), kind.sees, kind.width, place)
     renamed = {f"projection.{k.removeprefix(PROJECTION)}": t for k, t in tensors.items() if k.startswith(PROJECTION)}
-    for key, spec in specs.items():
-        for half in ("to_k", "to_v"):
-            renamed[f"layers.{spec.name}.{half}.weight"] = tensors[f"{LAYERS}{key}.{half}_ip.weight"]
     try:
+        for key, spec in specs.items():
+            for half in ("to_k", "to_v"):
+                renamed[f"layers.{spec.name}.{half}.weight"] = tensors[f"{LAYERS}{key}.{half}_ip.weight"]
         adapter.load_state_dict(renamed, strict=True, assign=True)
-    except RuntimeError as error:
+    except (KeyError, RuntimeError) as error:
         raise AdapterFileError(f"An IP-Adapter ({kind.name}, {kind.base}) whose tensors do not fit: {error}") from error
     return adapter.eval().requires_grad_(False), kind

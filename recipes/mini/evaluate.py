@@ -69,6 +69,16 @@ def gallery(judges: Judges, people: People, identities: list[int]) -> Tensor:
     return torch.stack(rows)
 
 
+def portraits(judges: Judges, picture: Tensor, outline: Tensor, people: int) -> Tensor:
+    """Embeddings of whoever stands in each place, from left to right: (3,128,128), (32,32) -> (people,E)."""
+    width, views = MASK_SIZE // people, []
+    for place in range(people):
+        here = torch.zeros_like(outline)
+        here[:, place * width : (place + 1) * width] = 1
+        views.append(portrait(picture, outline * here))
+    return judges.embed(torch.stack(views))
+
+
 @torch.no_grad()
 def recognised(judges: Judges, galleries: dict[str, Tensor], line_up: dict, people: People, pictures: Tensor,
                cases: list[Case]) -> Tensor:  # fmt: skip
@@ -77,13 +87,9 @@ def recognised(judges: Judges, galleries: dict[str, Tensor], line_up: dict, peop
     rows = []
     for picture, outline, case in zip(pictures, outlines, cases, strict=True):
         row = []
-        for place, identity in enumerate(case.people):
-            here = torch.zeros_like(outline)
-            width = MASK_SIZE // len(case.people)
-            here[:, place * width : (place + 1) * width] = 1
+        for identity, seen in zip(case.people, portraits(judges, picture, outline, len(case.people)), strict=True):
             noun = people.noun(identity)
-            embedding = judges.embed(portrait(picture, outline * here)[None])
-            row.append(line_up[noun][int((galleries[noun] @ embedding[0]).argmax())] == identity)
+            row.append(line_up[noun][int((galleries[noun] @ seen).argmax())] == identity)
         rows.append(row)
     return torch.tensor(rows)
 

@@ -26,10 +26,11 @@ from .evaluate import (
     line_ups,
     orders,
     paint_all,
+    portraits,
     recognised,
     single_cases,
 )
-from .judges import Judges, load_judges, portrait
+from .judges import Judges, load_judges
 from .studio import GRID, START, STEPS, STRENGTH, Order, People, Studio, mean_maps
 
 TENTH = 10
@@ -62,18 +63,14 @@ def paint_way(studio: Studio, wanted: list[Order], way: Way) -> tuple[Tensor, Te
     return torch.cat(pictures), torch.cat(maps)
 
 
-def swapped(judges: Judges, galleries: dict[str, Tensor], line_up: dict[str, list[int]], people: People,
-            pictures: Tensor, cases: list[Case]) -> Tensor:  # fmt: skip
+def swapped(
+    judges: Judges, galleries: dict[str, Tensor], line_up: dict[str, list[int]], pictures: Tensor, cases: list[Case]
+) -> Tensor:
     """(cases,) bool: whether somebody looks more like the other one's reference than like their own."""
     own = {i: galleries[noun][line_up[noun].index(i)] for noun in line_up for i in line_up[noun]}
     outlines, found = judges.people(pictures), []
     for picture, outline, case in zip(pictures, outlines, cases, strict=True):
-        alike = torch.zeros(2, 2)
-        for place in range(2):
-            here = torch.zeros_like(outline)
-            here[:, place * MASK_SIZE // 2 : (place + 1) * MASK_SIZE // 2] = 1
-            seen = judges.embed(portrait(picture, outline * here)[None])[0]
-            alike[place] = torch.stack([own[i] @ seen for i in case.people])
+        alike = portraits(judges, picture, outline, 2) @ torch.stack([own[i] for i in case.people]).T
         found.append(bool((alike[0, 1] > alike[0, 0]) or (alike[1, 0] > alike[1, 1])))
     return torch.tensor(found)
 
@@ -106,7 +103,7 @@ def main(argv: list[str]) -> None:
         both, _ = paint_way(studio, pairs, way)
         right = recognised(judges, galleries, line_up, people, ours, singles).float().mean()
         two = recognised(judges, galleries, line_up, people, both, doubles).float().prod(1).mean()
-        exchanged = swapped(judges, galleries, line_up, people, both, doubles).float().mean()
+        exchanged = swapped(judges, galleries, line_up, both, doubles).float().mean()
         there = F.avg_pool2d(judges.people(ours), MASK_SIZE // GRID[0])
         change = background_change(judges, ours, prior)
         print(

@@ -18,7 +18,7 @@ from ...nodes.load import encoder_identity
 from ...nodes.mini import MiniLatent, load_mini
 from ...nodes.patch import apply_adapter, host_patcher
 from ...nodes.sockets import Subject
-from ...nodes.text import ENCODER, FEATURES, SLOTS, encode_prompt
+from ...nodes.text import ENCODER, PAYLOAD, encode_prompt
 from .faces import VARIANTS, WEIGHTS, rasterise, read_archive
 
 STEPS, GUIDANCE, SAMPLER, SCHEDULE = 30, 2.5, "euler_ancestral", "sgm_uniform"
@@ -86,9 +86,7 @@ class Studio:
         context, extra = torch.cat([c for c, _ in encoded]), dict(encoded[0][1])
         if "model_conds" in extra:
             conds = [e["model_conds"] for _, e in encoded]
-            extra["model_conds"] = {
-                k: type(conds[0][k])(torch.cat([c[k].cond for c in conds])) for k in (SLOTS, FEATURES)
-            }
+            extra["model_conds"] = {k: type(conds[0][k])(torch.cat([c[k].cond for c in conds])) for k in PAYLOAD}
             extra[ENCODER] = self.encoder
         return [[context, extra]]
 

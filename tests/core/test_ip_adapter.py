@@ -74,7 +74,7 @@ def test_what_cannot_be_used_is_refused_by_what_was_found():
     with pytest.raises(AdapterFileError, match="for 12 cross-attention layers and text 48 wide"):
         recognise(flatten(ip_files.nested("base", [32] * 12, 24, 48)))
     del file["ip_adapter.9.to_v_ip.weight"]
-    with pytest.raises((AdapterFileError, KeyError)):
+    with pytest.raises(AdapterFileError, match="ip_adapter.9.to_v_ip.weight"):
         import_ip_adapter(file)
 
 
