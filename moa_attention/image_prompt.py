@@ -4,13 +4,15 @@ The personalised branch of a cross-attention layer is what the prior says plus a
 
     personal_s(z) = prior(z) + W_o Attention(z W_q, c_s W_k', c_s W_v')
 
-Mixed with the prior, R_0 prior + Σ_s R_s personal_s = prior + Σ_s R_s W_o Attention_s, because R sums to one.
+Mixed with the prior, R_0 prior + Σ_s R_s personal_s = prior + Σ_s R_s W_o Attention_s, because R sums to one. Where a file
+tunes the projections as well (`tuned.py`), the branch's words are spoken through the tuned ones, too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,27 +22,38 @@ from .config import LayerSpec, MoAConfig
 from .expert import Projections
 from .layer import Attend, Observe, Routing
 from .projection import Place
-from .router import route_of
+from .router import PERSONAL, route_of
 from .step import Step
+from .tuned import Tuned, TunedLayer
 
-Sees = Literal["embedding", "patches"]
-"""A CLIP vision model's global embedding, or its patches before the last layer."""
+Sees = Literal["embedding", "patches", "face"]
+"""A CLIP vision model's global embedding, its patches before the last layer, or a face recogniser's embedding."""
+
+
+class Prompts(NamedTuple):
+    """What a cross-attention layer may look at."""
+
+    text: Tensor
+    """(R,M,T)"""
+    images: Tensor
+    """(R,S,K,T) image tokens of every subject."""
 
 
 class ImagePromptLayer(nn.Module):
-    """W_k' and W_v' of one cross-attention layer; queries and W_o are the prior's."""
+    """W_k' and W_v' of one cross-attention layer; queries and W_o are the prior's, or tuned ones with a rank."""
 
-    def __init__(self, spec: LayerSpec, place: Place):
+    def __init__(self, spec: LayerSpec, place: Place, rank: int = 0):
         super().__init__()
         options = {"bias": False, "device": place.device, "dtype": place.dtype}
         self.spec = spec
         self.to_k = place.operations.Linear(spec.context, spec.hidden, **options)
         self.to_v = place.operations.Linear(spec.context, spec.hidden, **options)
+        self.tuned = Tuned(spec, rank, place) if rank else None
 
     def forward(
         self,
         hidden: Tensor,
-        context: Tensor,
+        context: Prompts,
         prior: Tensor,
         base: Projections,
         grid: tuple[int, int],
@@ -50,50 +63,61 @@ class ImagePromptLayer(nn.Module):
         attend: Attend = attend,
         observe: Observe | None = None,
     ) -> Tensor:
-        """As `MoALayer.forward`, with image tokens (B,S,K,T) for context.
+        """As `MoALayer.forward`.
 
         Args:
             shares: (B,S,N), R_s of every subject.
             prior_bias: without effect; shares have their strength already.
         """
-        subjects = context.shape[1]
-        query, key, value = base.to_q(hidden), self.to_k(context), self.to_v(context)
+        own = base if self.tuned is None else self.tuned.on(base)
+        subjects, route = context.images.shape[1], route_of(shares)
+        query, key, value = own.to_q(hidden), self.to_k(context.images), self.to_v(context.images)
         each = query[:, None].expand(-1, subjects, -1, -1).flatten(0, 1)
         seen = attend(each, key.flatten(0, 1), value.flatten(0, 1), self.spec.heads).unflatten(0, (-1, subjects))
         spoken = (shares[..., None].to(seen.dtype) * seen).sum(dim=1)
         if observe is not None:
-            observe(self.spec, Routing(route_of(shares), query, key.flatten(1, 2), grid))
-        # W_o without its bias, which is in the prior already; nothing at all where nobody speaks.
-        return prior + (base.to_out(spoken) - base.to_out(torch.zeros_like(spoken[:1, :1])))
+            observe(self.spec, Routing(route, query, key.flatten(1, 2), grid))
+        bias = own.to_out(torch.zeros_like(spoken[:1, :1]))  # so that nothing at all is added where nobody speaks
+        if self.tuned is None:
+            return prior + (own.to_out(spoken) - bias)
+        words = attend(query, own.to_k(context.text), own.to_v(context.text), self.spec.heads)
+        personal = route[..., PERSONAL, None].to(words.dtype)
+        return (1 - personal) * (prior - bias) + own.to_out(spoken + personal * words)
 
 
 @dataclass(frozen=True)
 class ImagePromptStep(Step):
     """Prepared once per call; `tokens` are (R,S,K,T), the same for every layer."""
 
-    def context_for(self, spec: LayerSpec, hidden: Tensor, context: Tensor) -> Tensor:
-        return self.tokens
+    def context_for(self, spec: LayerSpec, hidden: Tensor, context: Tensor) -> Tensor | Prompts:
+        return Prompts(self.select(context), self.tokens) if spec.is_cross else hidden
 
 
 class ImagePromptAdapter(nn.Module):
     """An image prompt adapter of one base model: every cross-attention layer's W_k' and W_v', and the way to image tokens.
 
     Args:
-        config: only cross-attention layers; `image_width` is K·T, as a subject's feature are its image tokens.
-        projection: from what the image encoder sees to image tokens (`projection.py`).
-        sees, width: what that is, and how wide.
+        config: its layers; self-attention among them only where a `rank` says that projections are tuned. `image_width`
+            is K·T, as a subject's feature are its image tokens.
+        projection: from what is seen of a picture to image tokens (`projection.py`, `face_projection.py`).
+        sees: what that is, and how wide, in the order in which `projection` takes it.
     """
 
     encoder = None
 
-    def __init__(self, config: MoAConfig, projection: nn.Module, sees: Sees, width: int, place: Place):
+    def __init__(self, config: MoAConfig, projection: nn.Module, sees: Mapping[Sees, int], place: Place):
         super().__init__()
-        self.config, self.projection, self.sees, self.width = config, projection, sees, width
-        self.layers = nn.ModuleDict({spec.name: ImagePromptLayer(spec, place) for spec in config.layers})
+        self.config, self.projection, self.sees = config, projection, sees
+        self.layers = nn.ModuleDict(
+            {
+                spec.name: (ImagePromptLayer if spec.is_cross else TunedLayer)(spec, place=place, rank=config.rank)
+                for spec in config.layers
+            }
+        )
 
-    def look(self, seen: Tensor) -> Tensor:
-        """What the image encoder made of pictures, (B,F) or (B,P,F), to a subject's feature: -> (B,K·T)"""
-        return self.projection(seen).flatten(1)
+    def look(self, seen: Mapping[Sees, Tensor], **options: float) -> Tensor:
+        """What was seen of pictures, each (B,F) or (B,P,F), to a subject's feature: -> (B,K·T)"""
+        return self.projection(*(seen[name] for name in self.sees), **options).flatten(1)
 
     def begin(
         self,

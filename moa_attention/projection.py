@@ -54,13 +54,12 @@ class PatchProjection(nn.Module):
         return self.proj(seen)
 
 
-class Resampler(nn.Module):
-    """A few learned queries read what the encoder saw of every patch: "plus" and "plus face" files."""
+class PatchReader(nn.Module):
+    """A few queries read what the encoder saw of every patch."""
 
-    def __init__(self, seen: int, tokens: int, inner: int, depth: int, expansion: int, width: int, place: Place):
+    def __init__(self, seen: int, inner: int, depth: int, expansion: int, width: int, place: Place):
         super().__init__()
         make, options = place.operations, {"device": place.device, "dtype": place.dtype}
-        self.latents = nn.Parameter(torch.empty(1, tokens, inner, device=place.device, dtype=place.dtype))
         self.proj_in = make.Linear(seen, inner, **options)
         self.layers = nn.ModuleList(
             nn.ModuleList([ReadingAttention(inner, place), feed_forward(inner, expansion, place)]) for _ in range(depth)
@@ -68,15 +67,26 @@ class Resampler(nn.Module):
         self.proj_out = make.Linear(inner, width, **options)
         self.norm_out = make.LayerNorm(width, **options)
 
-    def forward(self, seen: Tensor) -> Tensor:
-        """(B,P,F) -> (B,K,T)"""
+    def read(self, queries: Tensor, seen: Tensor) -> Tensor:
+        """(B,K,D) (B,P,F) -> (B,K,T)"""
         seen = self.proj_in(seen)
-        latents = self.latents.to(seen).expand(len(seen), -1, -1)
         for layer in self.layers:
             attention, feed = cast("nn.ModuleList", layer)
-            latents = latents + attention(seen, latents)
-            latents = latents + feed(latents)
-        return self.norm_out(self.proj_out(latents))
+            queries = queries + attention(seen, queries)
+            queries = queries + feed(queries)
+        return self.norm_out(self.proj_out(queries))
+
+
+class Resampler(PatchReader):
+    """The queries are learned: "plus" and "plus face" files."""
+
+    def __init__(self, seen: int, tokens: int, inner: int, depth: int, expansion: int, width: int, place: Place):
+        super().__init__(seen, inner, depth, expansion, width, place)
+        self.latents = nn.Parameter(torch.empty(1, tokens, inner, device=place.device, dtype=place.dtype))
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """(B,P,F) -> (B,K,T)"""
+        return self.read(self.latents.to(seen).expand(len(seen), -1, -1), seen)
 
 
 class ReadingAttention(nn.Module):

@@ -15,6 +15,7 @@ from ..moa_attention.expert import Projections
 from ..moa_attention.image_prompt import ImagePromptAdapter, ImagePromptLayer
 from ..moa_attention.layer import MoALayer, Observe
 from ..moa_attention.step import Step
+from ..moa_attention.tuned import TunedLayer
 from ..moa_attention.untrained import UntrainedRouter, Watch, confine, present
 from .text import weights_now
 
@@ -66,7 +67,7 @@ class Call:
     watch: Watch | None
     """Of an untrained router that looks on."""
 
-    def layer(self, name: str) -> MoALayer | ImagePromptLayer | None:
+    def layer(self, name: str) -> MoALayer | ImagePromptLayer | TunedLayer | None:
         return cast("MoALayer", self.layers[name]) if name in self.layers else None
 
     def projections(self, name: str) -> Projections:

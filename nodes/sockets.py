@@ -1,4 +1,4 @@
-"""What our own sockets carry: MOA_ADAPTER, MOA_SUBJECT, MOA_TRACE."""
+"""What our own sockets carry: MOA_ADAPTER, MOA_SUBJECT, MOA_FACE, MOA_TRACE."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from torch import Tensor
 AdapterSocket = io.Custom("MOA_ADAPTER")
 SubjectSocket = io.Custom("MOA_SUBJECT")
 TraceSocket = io.Custom("MOA_TRACE")
+FaceSocket = io.Custom("MOA_FACE")
+"""Face embeddings, (K,512) on the CPU."""
 
 
 @dataclass(frozen=True)

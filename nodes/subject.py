@@ -8,13 +8,15 @@ import comfy.model_management
 import torch
 from comfy_api.latest import io
 
-from ..moa_attention.image_prompt import ImagePromptAdapter
+from ..moa_attention.image_prompt import ImagePromptAdapter, Sees
 from ..moa_attention.reference import prepare_reference
 from .load import CATEGORY
-from .sockets import Adapter, AdapterSocket, Subject, SubjectSocket
+from .sockets import Adapter, AdapterSocket, FaceSocket, Subject, SubjectSocket
 
 CLIP_PICTURE = 224
 """Side of the square handed to the host's CLIP vision preprocessing."""
+VERSIONS = {"2": 1.0, "1": 0.0}
+"""Of FaceID Plus files, whose two versions have the same tensors: how much of the face's own tokens passes by."""
 
 
 def encode_embedded(adapter: Adapter, images: torch.Tensor, masks: torch.Tensor | None) -> torch.Tensor:
@@ -25,18 +27,45 @@ def encode_embedded(adapter: Adapter, images: torch.Tensor, masks: torch.Tensor 
 
 
 def encode_image_prompt(
-    adapter: Adapter, clip_vision: Any, images: torch.Tensor, masks: torch.Tensor | None
+    adapter: Adapter,
+    clip_vision: Any,
+    images: torch.Tensor,
+    masks: torch.Tensor | None,
+    face: torch.Tensor | None,
+    version: str,
 ) -> torch.Tensor:
-    """(K,H,W,3) -> (K,F), the image tokens that an imported IP-Adapter makes of pictures.
+    """(K,H,W,3) -> (K,F), the image tokens that an imported IP-Adapter makes of pictures, or of face embeddings (K,512).
 
-    Raises: ValueError when no CLIP vision model, or one of another width, is connected.
+    Raises: ValueError when what it sees through is not connected, or of another width.
     """
-    module = adapter.patcher.model
-    seen = look(adapter, clip_vision, images, masks)
-    seen = seen["image_embeds"] if module.sees == "embedding" else seen["penultimate_hidden_states"]
-    check_width(adapter, seen.shape[-1], module.width)
+    module: ImagePromptAdapter = adapter.patcher.model
     comfy.model_management.load_models_gpu([adapter.patcher])
-    return module.look(seen.to(adapter.patcher.load_device).float()).float().cpu()
+    given: dict[Sees, torch.Tensor] = {}
+    if "face" in module.sees:
+        given["face"] = checked_face(adapter, face, module.sees["face"])
+    if set(module.sees) != {"face"}:
+        seen = look(adapter, clip_vision, images, masks)
+        given |= {"embedding": seen["image_embeds"], "patches": seen["penultimate_hidden_states"]}
+    for name in set(module.sees) - {"face"}:
+        check_width(adapter, given[name].shape[-1], module.sees[name])
+    if len({len(given[name]) for name in module.sees}) > 1:
+        raise ValueError(
+            f"{len(given['face'])} face embedding(s), but {len(images)} picture(s). Connect the images of MoAFaceEmbedding, too."
+        )
+    options = {"shortcut": VERSIONS[version]} if len(module.sees) > 1 else {}
+    here = {name: given[name].to(adapter.patcher.load_device).float() for name in module.sees}
+    return module.look(here, **options).float().cpu()
+
+
+def checked_face(adapter: Adapter, face: torch.Tensor | None, wanted: int) -> torch.Tensor:
+    """Raises: ValueError when no face embedding is connected, or one of another width."""
+    if face is None:
+        raise ValueError(
+            f"Adapter '{adapter.name}' sees through a face embedding, and none is connected. Connect MoAFaceEmbedding, or "
+            "MoALoadFaceEmbedding, to 'face'."
+        )
+    check_width(adapter, face.shape[-1], wanted)
+    return face
 
 
 def look(adapter: Adapter, clip_vision: Any, images: torch.Tensor, masks: torch.Tensor | None) -> Any:
@@ -53,12 +82,12 @@ def look(adapter: Adapter, clip_vision: Any, images: torch.Tensor, masks: torch.
 
 
 def check_width(adapter: Adapter, given: int, wanted: int) -> None:
-    """Raises: ValueError when the CLIP vision model is not the one the adapter was trained with."""
+    """Raises: ValueError when the image encoder is not the one the adapter was trained with."""
     if given != wanted:
         encoder = adapter.patcher.model.config.image_encoder
         raise ValueError(
-            f"Adapter '{adapter.name}' needs features of '{encoder}', {wanted} wide; the connected CLIP vision model gives "
-            f"{given}. Load '{encoder}' instead."
+            f"Adapter '{adapter.name}' needs features of '{encoder}', {wanted} wide; what is connected gives {given}. "
+            f"Load '{encoder}' instead."
         )
 
 
@@ -112,6 +141,18 @@ class SubjectEncode(io.ComfyNode):
                     advanced=True,
                     tooltip="Which occurrence of the word, counted from 1: 'a man and a man' has two.",
                 ),
+                FaceSocket.Input(
+                    "face", optional=True, tooltip="Only for FaceID files: the same person's face embedding."
+                ),
+                io.Combo.Input(
+                    "faceid_plus",
+                    options=list(VERSIONS),
+                    default="2",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Only for FaceID Plus files: which version the file is. SDXL has 2 only; of SD1.5 there are both, "
+                    "and nothing in the file tells them apart.",
+                ),
             ],
             outputs=[SubjectSocket.Output(display_name="subject", tooltip="For MoATextEncode.")],
         )
@@ -125,12 +166,14 @@ class SubjectEncode(io.ComfyNode):
         mask: torch.Tensor | None = None,
         clip_vision: Any = None,
         occurrence: int = 1,
+        face: torch.Tensor | None = None,
+        faceid_plus: str = "2",
     ) -> io.NodeOutput:
         if not word.strip():
             raise ValueError("SubjectEncode needs a word of the prompt to bind the subject to; 'word' is empty.")
         module = adapter.patcher.model
         if isinstance(module, ImagePromptAdapter):
-            features = encode_image_prompt(adapter, clip_vision, images, mask)
+            features = encode_image_prompt(adapter, clip_vision, images, mask, face, faceid_plus)
         elif module.encoder is not None:
             features = encode_embedded(adapter, images, mask)
         else:

@@ -43,7 +43,7 @@ def file_order(model: Any) -> list[layers.AttentionLayer]:
 
 def write_file(model: Any, context: int, path: Path, kind: Any = "base") -> dict[str, dict[str, Tensor]]:
     widths = [layer.spec.hidden for layer in file_order(model)]
-    file = ip_files.nested(kind, widths, SEEN, context, tokens=TOKENS, make=random(3))
+    file = ip_files.nested(kind, widths, SEEN, context, tokens=TOKENS, rank=4, make=random(3))
     if path.suffix == ".bin":
         torch.save(file, path)
     else:
@@ -58,11 +58,12 @@ class Imported(subjects.Family):
     file: dict[str, dict[str, Tensor]]
 
 
-@pytest.fixture(scope="module", params=["sd15", "sdxl"])
+@pytest.fixture(scope="module", params=["sd15 base", "sdxl base", "sd15 faceid"])
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Imported:
-    made = subjects.make_family(request.param)
-    path = tmp_path_factory.mktemp("ip") / "misnamed_faceid.bin"
-    file = write_file(made.model, made.context, path)
+    name, kind = request.param.split()
+    made = subjects.make_family(name)
+    path = tmp_path_factory.mktemp("ip") / "misnamed_plus.bin"
+    file = write_file(made.model, made.context, path, kind)
     patcher, header = adapter_files.open_adapter(path)
     adapter = Adapter(patcher, path.name, encoder_identity(patcher.model), header.licence, header.provenance)
     return Imported(made.name, made.model, made.context, made.pooled, adapter, file)
@@ -85,37 +86,48 @@ def published(family: Imported, seed: int, scale: float) -> Any:
     """The model with IP-Adapter's formula written into its attention by hand, middle block and all."""
     model, tokens = family.model.clone(), image_tokens(family, seed).unflatten(1, (TOKENS, -1))
     unet, weights = layers.unet_of(model.model), family.file["ip_adapter"]
-    keys = {layer.spec.name: 2 * n + 1 for n, layer in enumerate(file_order(family.model))}
-    attention = {layer.spec.name: unet.get_submodule(layer.path) for layer in file_order(family.model)}
-    seen: dict[str, Tensor] = {}
+    keys = {layer.spec.name.removesuffix("2"): 2 * n for n, layer in enumerate(file_order(family.model))}
+    attentions = {spec.name: unet.get_submodule(path) for spec, path in layers.attention_layers(unet)}
 
-    def name(options: dict) -> str:
-        return f"{options['block'][0]}_{options['block'][1]}_{options['block_index']}_attn2"
+    def formula(which: int, z: Tensor, context: Tensor, options: dict) -> Tensor:
+        place = f"{options['block'][0]}_{options['block'][1]}_{options['block_index']}_attn"
+        prior, number = attentions[f"{place}{which}"], keys[place] + which - 1
 
-    def remember(hidden: Tensor, context: Tensor, value: Tensor, options: dict) -> tuple[Tensor, Tensor, Tensor]:
-        seen["z"] = hidden
-        return hidden, context, value
+        def through(name: str, x: Tensor) -> Tensor:
+            halves = [weights.get(f"{number}.{name.split('.')[0]}_lora.{half}.weight") for half in ("down", "up")]
+            added = 0 if halves[0] is None else x @ halves[0].T @ halves[1].T
+            return prior.get_submodule(name)(x) + added
 
-    def add(out: Tensor, options: dict) -> Tensor:
-        own = attention[name(options)]
-        q, number = own.to_q(seen["z"]), keys[name(options)]
-        k, v = (tokens.expand(len(q), -1, -1) @ weights[f"{number}.{h}_ip.weight"].T for h in ("to_k", "to_v"))
-        image = optimized_attention(q, k, v, own.heads)
-        return out + scale * image @ own.to_out[0].weight.T
+        q = through("to_q", z)
+        said = optimized_attention(q, through("to_k", context), through("to_v", context), prior.heads)
+        if which == 2:
+            k, v = (tokens.expand(len(q), -1, -1) @ weights[f"{number}.{h}_ip.weight"].T for h in ("to_k", "to_v"))
+            said = said + scale * optimized_attention(q, k, v, prior.heads)
+        return through("to_out.0", said)
 
-    model.set_model_attn2_patch(remember)
-    model.set_model_attn2_output_patch(add)
+    for which, remember, replace in (
+        (1, model.set_model_attn1_patch, model.set_model_attn1_output_patch),
+        (2, model.set_model_attn2_patch, model.set_model_attn2_output_patch),
+    ):
+        seen: dict[str, tuple[Tensor, Tensor]] = {}
+
+        def capture(z: Tensor, context: Tensor, value: Tensor, options: dict, seen: dict = seen):
+            seen["z"] = z, context
+            return z, context, value
+
+        remember(capture)
+        replace(lambda out, options, which=which, seen=seen: formula(which, *seen["z"], options))
     return model
 
 
-@pytest.mark.parametrize("strength", [1.0, 0.5])
+@pytest.mark.parametrize("strength", [1.0, 1.5])
 def test_pinned_it_is_the_published_formula_in_every_layer(family: Imported, strength: float):
     model, trace = ApplyMoA.execute(family.model, family.adapter, strength, router="constant").result
     ours = family.sample(model, prompt(family, {MAN: 11}), cfg=1.0)
     base = family.sample(family.model, family.prompt(), cfg=1.0)
     theirs = family.sample(published(family, 11, strength), family.prompt(), cfg=1.0)
     assert subjects.difference(theirs, ours) < 1e-4 < 1e-2 < subjects.difference(base, ours)
-    assert set(trace.calls[0].maps) == {layer.spec.name for layer in file_order(family.model)}
+    assert set(trace.calls[0].maps) == {spec.name for spec in family.adapter.patcher.model.config.layers}
     assert "middle_0_0_attn2" in trace.calls[0].maps
 
 
@@ -188,8 +200,8 @@ def test_files_that_are_no_tensors_are_refused(tmp_path: Path):
             adapter_files.open_adapter(tmp_path / name)
 
 
-@pytest.mark.parametrize(("kind", "tokens"), [("base", TOKENS), ("plus", TOKENS), ("full", 17)])
-def test_a_file_of_models_ipadapter_from_drop_down_to_subject(kind: str, tokens: int, base: Path):
+def load_from_drop_down(kind: str, base: Path) -> tuple[Adapter, str]:
+    """A file of this kind in models/ipadapter, loaded as a user would."""
     from comfyui_moa.nodes.folders import adapter_names, register_adapter_folders
 
     register_adapter_folders()
@@ -198,15 +210,44 @@ def test_a_file_of_models_ipadapter_from_drop_down_to_subject(kind: str, tokens:
     write_file(host.sd15(), host.SD15_CONTEXT, folder / f"{kind}.safetensors", kind)
     name = f"ipadapter/{kind}.safetensors"
     assert name in adapter_names()
-    adapter, about = LoadMoAAdapter.execute(name).result
+    return LoadMoAAdapter.execute(name).result
+
+
+@pytest.mark.parametrize(("kind", "tokens"), [("base", TOKENS), ("plus", TOKENS), ("full", 17)])
+def test_a_file_of_models_ipadapter_from_drop_down_to_subject(kind: str, tokens: int, base: Path):
+    adapter, about = load_from_drop_down(kind, base)
     assert f"IP-Adapter, kind {kind}" in about and "for sd15, 16 attention layers" in about
     picture = torch.rand(2, 40, 30, 3, generator=torch.Generator().manual_seed(0))
     (subject,) = SubjectEncode.execute(adapter, picture, "man", clip_vision=host.clip_vision(SEEN, SEEN)).result
     assert subject.features.shape == (1, tokens * host.SD15_CONTEXT)
-    with pytest.raises(ValueError, match="24 wide; the connected CLIP vision model gives 8"):
+    with pytest.raises(ValueError, match="24 wide; what is connected gives 8"):
         SubjectEncode.execute(adapter, picture, "man", clip_vision=host.clip_vision(8, 8))
     with pytest.raises(ValueError, match="none is connected"):
         SubjectEncode.execute(adapter, picture, "man")
+
+
+@pytest.mark.parametrize("kind", ["faceid", "faceid portrait", "faceid plus"])
+def test_faceid_files_see_a_face_embedding(kind: str, base: Path):
+    adapter, about = load_from_drop_down(kind, base)
+    assert f"IP-Adapter, kind {kind}" in about and "sees through a face embedding" in about
+    face, picture = torch.randn(2, 512, generator=torch.Generator().manual_seed(1)), torch.rand(2, 40, 30, 3)
+    vision = host.clip_vision(SEEN, SEEN) if kind == "faceid plus" else None
+
+    def encode(face: Tensor | None, **options: Any) -> Tensor:
+        return (
+            SubjectEncode.execute(adapter, picture, "man", clip_vision=vision, face=face, **options).result[0].features
+        )
+
+    assert encode(face).shape == (1, TOKENS * host.SD15_CONTEXT)
+    assert not torch.equal(encode(face), encode(face.flip(1)))
+    assert torch.equal(encode(face), encode(face, faceid_plus="1")) == (kind != "faceid plus")
+    with pytest.raises(ValueError, match="none is connected. Connect MoAFaceEmbedding"):
+        encode(None)
+    with pytest.raises(ValueError, match="512 wide; what is connected gives 128"):
+        encode(face[:, :128])
+    if kind == "faceid plus":
+        with pytest.raises(ValueError, match=r"1 face embedding\(s\), but 2 picture"):
+            encode(face[:1])
 
 
 REAL = {"sd15": (768, 768), "sdxl": (2048, 1280)}
