@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -27,14 +30,19 @@ class Step:
     """(R,S,h,w) how much each subject may speak at most, strength included; None: anywhere, all it likes."""
     learned: bool = True
     """Whether the adapter's own routers decide, within the shares; else the shares are R_s."""
+    loudness: Mapping[str, float] = field(default_factory=dict)
+    """Factors of the strength by layer name, where they are not 1 (ours)."""
     _resized: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False, compare=False)
     """Shares at the pixels of each grid that asked: many layers share a few grids."""
 
-    def shares_on(self, grid: tuple[int, int]) -> dict[str, Tensor | None]:
-        """Shares at a layer's pixels, (R,S,N), by the name under which `MoALayer` takes them."""
+    def terms_for(self, spec: LayerSpec, grid: tuple[int, int]) -> dict[str, Any]:
+        """How loudly subjects may speak in a layer, by the names under which `MoALayer` takes it."""
         if self.shares is not None and grid not in self._resized:
             self._resized[grid] = resize(self.shares, grid).flatten(2)
-        return {"within" if self.learned else "shares": self._resized.get(grid)}
+        shares, loud = self._resized.get(grid), self.loudness.get(spec.name, 1.0)
+        if self.learned:
+            return {"prior_bias": self.prior_bias - math.log(loud), "within": shares}
+        return {"prior_bias": self.prior_bias, "shares": shares if shares is None or loud == 1 else shares * loud}
 
     def select(self, x: Tensor) -> Tensor:
         """The rows with a subject: (B,...) -> (R,...)."""

@@ -26,6 +26,8 @@ class StoredSubject(NamedTuple):
     """Identity of the image features, as of the adapter that made them."""
     word: str
     occurrence: int
+    tokens: int
+    """Image tokens in the features; 0: they are none."""
     thumbnail: Tensor | None
     """(h,w,3) uint8"""
 
@@ -39,6 +41,7 @@ def save_subject(subject: StoredSubject, path: Path) -> None:
     if subject.thumbnail is not None:
         tensors["thumbnail"] = subject.thumbnail
     told = {"encoder": subject.encoder, "word": subject.word, "occurrence": str(subject.occurrence)}
+    told["tokens"] = str(subject.tokens)
     write_tensors(tensors, path, {"format": FORMAT, "format_version": VERSION, **told})
 
 
@@ -57,9 +60,9 @@ def load_subject(path: Path) -> StoredSubject:
             "are what MoASaveSubject writes into models/moa/subjects."
         )
     try:
-        number = int(metadata["occurrence"])
+        number, tokens = int(metadata["occurrence"]), int(metadata.get("tokens", "0"))
         return StoredSubject(
-            tensors["features"], metadata["encoder"], metadata["word"], number, tensors.get("thumbnail")
+            tensors["features"], metadata["encoder"], metadata["word"], number, tokens, tensors.get("thumbnail")
         )
     except (KeyError, ValueError) as error:
         raise SubjectFileError(f"'{path}' has a malformed header ({error!r}); save the subject again.") from error

@@ -5,7 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .apply import ApplyMoA
+from .combine import MoASubjectCombine
 from .folders import register_adapter_folders
+from .layer_strength import MoALayerStrength
 from .library import MoALoadSubject, MoASaveSubject, MoASubjectBlend
 from .load import LoadMoAAdapter, MoALoadMini
 from .prompt import MoATextEncode
@@ -23,6 +25,6 @@ class MoAExtension(ComfyExtension):
         register_adapter_folders()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        using = [LoadMoAAdapter, SubjectEncode, MoATextEncode, ApplyMoA, RouterVisualize, MoALoadMini]
-        subjects = [MoASubjectSettings, MoASubjectBlend, MoASaveSubject, MoALoadSubject]
+        using = [LoadMoAAdapter, SubjectEncode, MoATextEncode, ApplyMoA, MoALayerStrength, RouterVisualize, MoALoadMini]
+        subjects = [MoASubjectSettings, MoASubjectCombine, MoASubjectBlend, MoASaveSubject, MoALoadSubject]
         return [*using, *subjects, MoATrain, MoASaveAdapter]

@@ -12,9 +12,10 @@ from ..moa_attention.image_prompt import ImagePromptAdapter
 from ..moa_attention.trace import Trace
 from ..moa_attention.untrained import ConstantRouter, MaskRouter, UntrainedRouter, WordRouter
 from .call import PRIOR_ONLY
+from .layer_strength import LayerStrength
 from .load import CATEGORY
 from .patch import apply_adapter
-from .sockets import Adapter, AdapterSocket, TraceSocket
+from .sockets import Adapter, AdapterSocket, LayerStrengthSocket, TraceSocket
 
 
 def bias_from_strength(strength: float) -> float:
@@ -99,6 +100,9 @@ class ApplyMoA(io.ComfyNode):
                     "IP-Adapters do by themselves. "
                     "automatic: learned where the file brings them, else attention.",
                 ),
+                LayerStrengthSocket.Input(
+                    "layer_strength", optional=True, tooltip="Factors of the strength for parts of the U-Net."
+                ),
             ],
             outputs=[
                 io.Model.Output(tooltip="For any sampler."),
@@ -117,6 +121,7 @@ class ApplyMoA(io.ComfyNode):
         start_percent: float = 0.0,
         end_percent: float = 1.0,
         router: str = "automatic",
+        layer_strength: LayerStrength | None = None,
     ) -> io.NodeOutput:
         trace = Trace(adapter.patcher.model.config.layers)
         patched = apply_adapter(
@@ -127,6 +132,7 @@ class ApplyMoA(io.ComfyNode):
             start=start_percent,
             end=end_percent,
             router=choose_router(router, adapter),
+            loudness=layer_strength.by_layer(adapter.patcher.model.config.layers) if layer_strength else None,
             trace=trace,
         )
         return io.NodeOutput(patched, trace)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
@@ -37,6 +37,8 @@ class How(NamedTuple):
     window: tuple[float, float] | None
     """Noise levels between which the personalised branch speaks, the higher one first; None: always."""
     router: UntrainedRouter | None
+    loudness: Mapping[str, float]
+    """Factors of the strength by layer name, where they are not 1."""
     record: RecordCall | None
 
     def silent(self, t: Tensor) -> bool:
@@ -68,7 +70,9 @@ class Call:
     """Of an untrained router that looks on."""
 
     def layer(self, name: str) -> MoALayer | ImagePromptLayer | TunedLayer | None:
-        return cast("MoALayer", self.layers[name]) if name in self.layers else None
+        """The adapter's layer of that name; None where it has none, or is to say nothing."""
+        silent = name not in self.layers or self.step.loudness.get(name) == 0
+        return None if silent else cast("MoALayer", self.layers[name])
 
     def projections(self, name: str) -> Projections:
         """The base model's own projections of a layer."""
@@ -101,6 +105,7 @@ def open_call(
         torch.full((), how.prior_bias, device=device),
         weights if how.router is None else None,
     )
+    step = replace(step, loudness=how.loudness)
     batch = len(x) // max(1, len(options.get("cond_or_uncond", (0,))))
     barred = None if payload.barred is None else payload.barred[rows]
     allowed = None if barred is None or not barred.any() else 1 - barred.to(device)

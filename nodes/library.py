@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import folder_paths
 import torch
 from comfy_api.latest import io, ui
 
 from ..moa_attention.blend import Along, blend
+from ..moa_attention.combine import alike
 from ..moa_attention.reference import square
 from ..moa_attention.subject_file import StoredSubject, load_subject, save_subject
 from .folders import SUBJECTS, new_file, subject_path
@@ -46,9 +45,8 @@ class MoASaveSubject(io.ComfyNode):
     @classmethod
     def execute(cls, subject: Subject, filename_prefix: str, thumbnail: torch.Tensor | None = None) -> io.NodeOutput:
         path = new_file(SUBJECTS, filename_prefix)
-        save_subject(
-            StoredSubject(subject.features, subject.encoder, subject.word, subject.occurrence, small(thumbnail)), path
-        )
+        kept = (subject.features, subject.encoder, subject.word, subject.occurrence, subject.tokens)
+        save_subject(StoredSubject(*kept, small(thumbnail)), path)
         return io.NodeOutput(str(path))
 
 
@@ -101,7 +99,8 @@ class MoALoadSubject(io.ComfyNode):
     @classmethod
     def execute(cls, subject_file: str, word: str, occurrence: int) -> io.NodeOutput:
         stored = load_subject(subject_path(subject_file))
-        subject = Subject(word.strip() or stored.word, occurrence or stored.occurrence, stored.features, stored.encoder)
+        bound = (word.strip() or stored.word, occurrence or stored.occurrence)
+        subject = Subject(*bound, stored.features, stored.encoder, tokens=stored.tokens)
         grey = torch.full((THUMBNAIL, THUMBNAIL, 3), 127, dtype=torch.uint8)
         picture = (grey if stored.thumbnail is None else stored.thumbnail)[None].float() / 255
         return io.NodeOutput(subject, picture, ui=ui.PreviewImage(picture, cls=cls))
@@ -140,4 +139,5 @@ class MoASubjectBlend(io.ComfyNode):
                 f"The subjects were encoded for different adapters ('{first.encoder}' and '{second.encoder}'), so there is "
                 "nothing between them. Encode both with one LoadMoAAdapter."
             )
-        return io.NodeOutput(replace(first, features=blend(first.features, second.features, amount, along)))
+        one, other = alike([first.features, second.features])
+        return io.NodeOutput(first.seen_as(blend(one, other, amount, along)))

@@ -10,7 +10,7 @@ Subjects ride on the CONDITIONING (nodes/text.py); the APPLY_MODEL wrapper makes
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -52,6 +52,7 @@ def apply_adapter(
     start: float = 0.0,
     end: float = 1.0,
     router: UntrainedRouter | None = None,
+    loudness: Mapping[str, float] | None = None,
     trace: Trace | None = None,
     record: RecordCall | None = None,
 ) -> comfy.model_patcher.ModelPatcher:
@@ -62,6 +63,7 @@ def apply_adapter(
         prior_bias: added to the prior's logit in every router; `PRIOR_ONLY` leaves the base model exactly.
         start, end: the part of the sampling schedule in which the personalised branch speaks, 0..1.
         router: decides in the place of the adapter's own routers.
+        loudness: factors of the strength by layer name; 0 leaves the prior alone.
         trace: filled by each sampling run.
         record: observer of each U-Net call, for training; by default the trace's.
     Raises: ValueError when the adapter was made for another architecture.
@@ -76,7 +78,7 @@ def apply_adapter(
 
     model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(watch_run, encoder, router, trace))
     model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, complete_batch)
-    how = How(paths, prior_bias, window, router, record)
+    how = How(paths, prior_bias, window, router, loudness or {}, record)
     model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, partial(begin_call, how))
     model.set_model_attn1_patch(capture_attn1)
     model.set_model_attn2_patch(capture_attn2)
@@ -186,8 +188,7 @@ def blend(which: str, prior: Tensor, options: dict) -> Tensor:
         step.select(prior),
         base,
         grid,
-        prior_bias=step.prior_bias,
-        **step.shares_on(grid),
+        **step.terms_for(layer.spec, grid),
         attend=partial(host_attention, options),
         observe=call.observe,
     )

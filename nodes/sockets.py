@@ -1,9 +1,9 @@
-"""What our own sockets carry: MOA_ADAPTER, MOA_SUBJECT, MOA_FACE, MOA_TRACE."""
+"""What our own sockets carry: MOA_ADAPTER, MOA_SUBJECT, MOA_FACE, MOA_LAYER_STRENGTH, MOA_TRACE."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from comfy_api.latest import io
@@ -12,6 +12,7 @@ from torch import Tensor
 AdapterSocket = io.Custom("MOA_ADAPTER")
 SubjectSocket = io.Custom("MOA_SUBJECT")
 TraceSocket = io.Custom("MOA_TRACE")
+LayerStrengthSocket = io.Custom("MOA_LAYER_STRENGTH")
 FaceSocket = io.Custom("MOA_FACE")
 """Face embeddings, (K,512) on the CPU."""
 
@@ -54,3 +55,9 @@ class Subject:
     encoder: str
     """As `Adapter.encoder`."""
     terms: Terms = Terms()
+    tokens: int = 0
+    """Image tokens in the features; 0: they are one feature, not tokens."""
+
+    def seen_as(self, features: Tensor) -> Subject:
+        """The same with other features of the same adapter, perhaps more tokens."""
+        return replace(self, features=features, tokens=self.tokens * features.shape[-1] // self.features.shape[-1])

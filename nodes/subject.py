@@ -53,7 +53,7 @@ def encode_image_prompt(
             f"{len(given['face'])} face embedding(s), but {len(images)} picture(s). Connect the images of MoAFaceEmbedding, too."
         )
     options = {"shortcut": VERSIONS[version]} if len(module.sees) > 1 else {}
-    here = {name: given[name].to(adapter.patcher.load_device).float() for name in module.sees}
+    here: dict[Sees, torch.Tensor] = {name: given[name].to(adapter.patcher.load_device).float() for name in module.sees}
     return module.look(here, **options).float().cpu()
 
 
@@ -171,11 +171,14 @@ class SubjectEncode(io.ComfyNode):
     ) -> io.NodeOutput:
         if not word.strip():
             raise ValueError("SubjectEncode needs a word of the prompt to bind the subject to; 'word' is empty.")
-        module = adapter.patcher.model
+        module, tokens = adapter.patcher.model, 0
         if isinstance(module, ImagePromptAdapter):
             features = encode_image_prompt(adapter, clip_vision, images, mask, face, faceid_plus)
+            tokens = features.shape[-1] // module.config.text_width
         elif module.encoder is not None:
             features = encode_embedded(adapter, images, mask)
         else:
             features = encode_clip(adapter, clip_vision, images, mask)
-        return io.NodeOutput(Subject(word.strip(), occurrence, features.mean(dim=0, keepdim=True), adapter.encoder))
+        return io.NodeOutput(
+            Subject(word.strip(), occurrence, features.mean(dim=0, keepdim=True), adapter.encoder, tokens=tokens)
+        )

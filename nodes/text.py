@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import comfy.conds
 import torch
 from torch.nn.functional import pad
 
+from ..moa_attention.combine import alike
 from ..moa_attention.losses import resize
 from .sockets import Subject
 
@@ -103,18 +105,16 @@ def encode_prompt(clip: Any, text: str, subjects: Sequence[Subject]) -> tuple[li
     conditioning = clip.encode_from_tokens_scheduled(tokens)
     if not bindings:
         return conditioning, bindings
-    features = torch.cat([b.subject.features for b in bindings])[None]  # (1,S,F)
-    return [
-        [context, {**extra, **payload(context, extra, bindings, features)}] for context, extra in conditioning
-    ], bindings
+    return [[context, {**extra, **payload(context, extra, bindings)}] for context, extra in conditioning], bindings
 
 
-def payload(context: torch.Tensor, extra: dict, bindings: Sequence[Binding], features: torch.Tensor) -> dict[str, Any]:
+def payload(context: torch.Tensor, extra: dict, bindings: Sequence[Binding]) -> dict[str, Any]:
     """What a conditioning carries for us: kept by area, mask, range, combine and concat nodes, ignored without ApplyMoA."""
     slots = torch.zeros(1, context.shape[1], 1)
     for number, binding in enumerate(bindings, start=1):
         slots[0, binding.position] = number
     terms = [b.subject.terms for b in bindings]
+    features = torch.cat(alike([b.subject.features for b in bindings]))[None]  # (1,S,F)
     conds = {
         SLOTS: comfy.conds.CONDCrossAttn(slots),
         FEATURES: comfy.conds.CONDRegular(features),
@@ -178,7 +178,7 @@ def complete_conditions(conds: list[list[dict] | None]) -> list[list[dict] | Non
     features = [c["model_conds"][FEATURES].cond for cond in conds for c in cond or () if FEATURES in c["model_conds"]]
     if not features:
         return conds
-    count, width = max(f.shape[1] for f in features), features[0].shape[2]
+    count, width = max(f.shape[1] for f in features), math.lcm(*(f.shape[2] for f in features))
 
     def complete(cond: dict) -> dict:
         given = cond["model_conds"]
@@ -189,6 +189,8 @@ def complete_conditions(conds: list[list[dict] | None]) -> list[list[dict] | Non
         conds: dict[str, Any] = {SLOTS: comfy.conds.CONDCrossAttn(pad(slots, (0, 0, 0, length - slots.shape[1])))}
         for name, shape in ((FEATURES, (width,)), (TERMS, (3,)), (BARRED, (REGION, REGION))):
             had = given[name].cond if name in given else torch.zeros(1, 0, *shape)
+            if name == FEATURES:
+                had, _ = alike([had, torch.zeros(1, 0, width)])
             missing = had.new_zeros(len(had), count - had.shape[1], *shape)
             conds[name] = comfy.conds.CONDRegular(torch.cat([had, missing], dim=1))
         return {**cond, "model_conds": {**given, **conds}}

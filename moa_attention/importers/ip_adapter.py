@@ -160,22 +160,23 @@ def make_projection(tensors: Flat, kind: Kind, place: Place) -> nn.Module:
     def size(name: str, axis: int) -> int:
         return tensors[PROJECTION + name].shape[axis]
 
-    widths, text = tuple(kind.sees.values()), kind.text_width
+    seen, text = list(kind.sees.values())[-1], kind.text_width
     if kind.name == "base":
-        return LinearProjection(*widths, kind.tokens, text, place)
+        return LinearProjection(seen, kind.tokens, text, place)
     if kind.name == "full":
-        return PatchProjection(*widths, size("proj.0.weight", 0), text, place)
+        return PatchProjection(seen, size("proj.0.weight", 0), text, place)
     if kind.name in ("faceid", "faceid portrait"):
-        return FaceProjection(*widths, size("proj.0.weight", 0), kind.tokens, text, place)
+        return FaceProjection(seen, size("proj.0.weight", 0), kind.tokens, text, place)
     reader = "perceiver_resampler." if kind.name == "faceid plus" else ""
     inner = size(f"{reader}proj_in.weight", 0)
     expansion = size(f"{reader}layers.0.1.1.weight", 0) // inner
     layers = f"{PROJECTION}{reader}layers."
     depth = len({key.removeprefix(layers).split(".")[0] for key in tensors if key.startswith(layers)})
     if kind.name == "plus":
-        return Resampler(*widths, kind.tokens, inner, depth, expansion, text, place)
-    face, seen = widths
-    return FacePlusProjection(face, size("proj.0.weight", 0), seen, depth, expansion, kind.tokens, text, place)
+        return Resampler(seen, kind.tokens, inner, depth, expansion, text, place)
+    return FacePlusProjection(
+        kind.sees["face"], size("proj.0.weight", 0), seen, depth, expansion, kind.tokens, text, place
+    )
 
 
 def renamed(tensors: Flat, specs: Mapping[str, LayerSpec], kind: Kind) -> dict[str, Tensor]:

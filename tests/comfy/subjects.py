@@ -40,8 +40,7 @@ class Family:
         if not subjects:
             return [[context, extra]]
         bindings = [text.Binding(Subject("man", 1, picture(s), ENCODER), p) for p, s in subjects.items()]
-        features = torch.cat([b.subject.features for b in bindings])[None]
-        return [[context, {**extra, **text.payload(context, extra, bindings, features)}]]
+        return [[context, {**extra, **text.payload(context, extra, bindings)}]]
 
     def sample(
         self, model: Any, positive: Any, negative: Any = None, size: tuple[int, ...] = (8, 8), **options

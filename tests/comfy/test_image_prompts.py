@@ -74,8 +74,7 @@ def prompt(family: Imported, who: dict[int, int]) -> host.Conditioning:
     [[context, extra]] = host.conditioning(family.context, pooled=family.pooled, seed=1)
     encoder = family.adapter.encoder
     bindings = [text.Binding(Subject("man", 1, image_tokens(family, seed), encoder), at) for at, seed in who.items()]
-    features = torch.cat([b.subject.features for b in bindings])[None]
-    return [[context, {**extra, **text.payload(context, extra, bindings, features)}]]
+    return [[context, {**extra, **text.payload(context, extra, bindings)}]]
 
 
 def image_tokens(family: Imported, seed: int) -> Tensor:
@@ -94,9 +93,10 @@ def published(family: Imported, seed: int, scale: float) -> Any:
         prior, number = attentions[f"{place}{which}"], keys[place] + which - 1
 
         def through(name: str, x: Tensor) -> Tensor:
-            halves = [weights.get(f"{number}.{name.split('.')[0]}_lora.{half}.weight") for half in ("down", "up")]
-            added = 0 if halves[0] is None else x @ halves[0].T @ halves[1].T
-            return prior.get_submodule(name)(x) + added
+            lora, plain = f"{number}.{name.split('.')[0]}_lora", prior.get_submodule(name)(x)
+            if f"{lora}.up.weight" not in weights:
+                return plain
+            return plain + x @ weights[f"{lora}.down.weight"].T @ weights[f"{lora}.up.weight"].T
 
         q = through("to_q", z)
         said = optimized_attention(q, through("to_k", context), through("to_v", context), prior.heads)
@@ -116,7 +116,7 @@ def published(family: Imported, seed: int, scale: float) -> Any:
             return z, context, value
 
         remember(capture)
-        replace(lambda out, options, which=which, seen=seen: formula(which, *seen["z"], options))
+        replace(lambda out, options, which=which, seen=seen: formula(which, seen["z"][0], seen["z"][1], options))
     return model
 
 

@@ -7,7 +7,7 @@ from devtools.server import Server
 
 NODES = {
     "LoadMoAAdapter", "SubjectEncode", "MoATextEncode", "ApplyMoA", "RouterVisualize", "MoALoadMini", "MoATrain",
-    "MoASaveAdapter", "MoASubjectSettings", "MoASubjectBlend", "MoASaveSubject", "MoALoadSubject",
+    "MoASaveAdapter", "MoASubjectSettings", "MoASubjectBlend", "MoASubjectCombine", "MoALayerStrength", "MoASaveSubject", "MoALoadSubject",
 }  # fmt: skip
 
 

@@ -27,8 +27,7 @@ def prompt(family: Family, who: dict[int, Subject]) -> host.Conditioning:
     """Subjects on their tokens."""
     [[context, extra]] = host.conditioning(family.context, pooled=family.pooled, seed=1)
     bindings = [text.Binding(subject, at) for at, subject in who.items()]
-    features = torch.cat([b.subject.features for b in bindings])[None]
-    return [[context, {**extra, **text.payload(context, extra, bindings, features)}]]
+    return [[context, {**extra, **text.payload(context, extra, bindings)}]]
 
 
 def somebody(seed: int, *terms: float, region: Tensor | None = None) -> Subject:

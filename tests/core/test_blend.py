@@ -41,7 +41,7 @@ def test_on_the_sphere_lengths_are_kept():
     "thumbnail", [None, torch.arange(48, dtype=torch.uint8).reshape(4, 4, 3)], ids=["none", "some"]
 )
 def test_a_file_gives_back_what_was_saved(tmp_path: Path, thumbnail: torch.Tensor | None):
-    saved = StoredSubject(torch.randn(1, 8), "features:abc", "old man", 2, thumbnail)
+    saved = StoredSubject(torch.randn(1, 8), "features:abc", "old man", 2, 4, thumbnail)
     save_subject(saved, tmp_path / "a.safetensors")
     found = load_subject(tmp_path / "a.safetensors")
     assert torch.equal(found.features, saved.features) and found[1:4] == saved[1:4]
