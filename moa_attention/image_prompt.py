@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .attention import attend
 from .config import LayerSpec, MoAConfig
 from .expert import Projections
-from .layer import Attend, Observe, Routing
+from .layer import Attend, Observe, Routing, attend_to_each
 from .projection import Place
 from .router import PERSONAL, route_of
 from .step import Step
@@ -70,11 +70,10 @@ class ImagePromptLayer(nn.Module):
             prior_bias: without effect; shares have their strength already.
         """
         own = base if self.tuned is None else self.tuned.on(base)
-        subjects, route = context.images.shape[1], route_of(shares)
+        route = route_of(shares)
         query, key, value = own.to_q(hidden), self.to_k(context.images), self.to_v(context.images)
-        each = query[:, None].expand(-1, subjects, -1, -1).flatten(0, 1)
-        seen = attend(each, key.flatten(0, 1), value.flatten(0, 1), self.spec.heads).unflatten(0, (-1, subjects))
-        spoken = (shares[..., None].to(seen.dtype) * seen).sum(dim=1)
+        seen = attend_to_each(attend, query, key, value, self.spec.heads)
+        spoken = torch.einsum("bsn,bsnd->bnd", shares.to(seen.dtype), seen)
         if observe is not None:
             observe(self.spec, Routing(route, query, key.flatten(1, 2), grid))
         bias = own.to_out(torch.zeros_like(spoken[:1, :1]))  # so that nothing at all is added where nobody speaks

@@ -32,6 +32,13 @@ Observe = Callable[[LayerSpec, Routing], None]
 Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
+def attend_to_each(attend: Attend, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    """What every pixel sees of each subject alone: (B,N,D), (B,S,M,D) twice -> (B,S,N,D)."""
+    subjects = key.shape[1]
+    each = query[:, None].expand(-1, subjects, -1, -1).flatten(0, 1)
+    return attend(each, key.flatten(0, 1), value.flatten(0, 1), heads).unflatten(0, (-1, subjects))
+
+
 class MoALayer(nn.Module):
     """Z' = R_0 ⊙ prior(z) + R_1 ⊙ personal(z) for one attention layer of the U-Net (eq. 6).
 
@@ -92,7 +99,8 @@ class MoALayer(nn.Module):
 
         Args:
             hidden: (B,N,D) the normed hidden state z that the prior's attention saw too.
-            context: (B,M,C) z itself for self-attention, the multimodal prompt for cross-attention (eq. 9).
+            context: (B,M,C) z itself for self-attention, the multimodal prompt for cross-attention (eq. 9); (B,S,M,C) with
+                shares of several subjects, a prompt with each of them alone.
             prior: (B,N,D) what the base model's attention produced, after its output projection.
             base: the prior's own projections. Its W_o serves both: as R sums to one, mixing after W_o equals mixing before.
             grid: (h, w) of the latent pixels, passed on to `observe`.
@@ -105,7 +113,13 @@ class MoALayer(nn.Module):
         Returns: (B,N,D)
         """
         query, key = project(self.to_q, base.to_q, hidden), project(self.to_k, base.to_k, context)
-        personal = attend(query, key, project(self.to_v, base.to_v, context), self.spec.heads)
+        value = project(self.to_v, base.to_v, context)
+        if context.ndim == 4 and shares is not None:
+            parts = (shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-6)).to(query.dtype)
+            personal = torch.einsum("bsn,bsnd->bnd", parts, attend_to_each(attend, query, key, value, self.spec.heads))
+            key = key.flatten(1, 2)
+        else:
+            personal = attend(query, key, value, self.spec.heads)
         personal = (self.to_out or base.to_out)(personal)
         route = self.router(hidden, prior_bias) if shares is None else route_of(shares)
         if within is not None:

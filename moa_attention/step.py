@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .config import LayerSpec
@@ -55,8 +56,14 @@ class Step:
     def context_for(self, spec: LayerSpec, hidden: Tensor, context: Tensor) -> Tensor:
         """C_1 of eq. 8 for a layer: z for self-attention, the multimodal prompt for cross-attention.
 
-        Args: hidden (R,N,D) and context (B,M,T). Returns: (R,N,D) or (R,M,T).
+        Args: hidden (R,N,D) and context (B,M,T).
+        Returns: (R,N,D) or (R,M,T); (R,S,M,T) where untrained routers keep subjects apart, a prompt with each alone.
         """
         if not spec.is_cross:
             return hidden
-        return place_tokens(self.select(context), self.slots, self.tokens[spec.depth])
+        context, tokens = self.select(context), self.tokens[spec.depth]
+        subjects = tokens.shape[1]
+        if self.learned or subjects == 1:
+            return place_tokens(context, self.slots, tokens)
+        alone = [place_tokens(context, self.slots * (self.slots == s), tokens) for s in range(1, subjects + 1)]
+        return torch.stack(alone, dim=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,15 +12,16 @@ from torch import Tensor
 
 from .config import LayerSpec
 from .losses import resize, subject_attention
+from .places import settle
 
 MEMORY = 0.15
 """How much of the newest call goes into the running mean: maps of single steps are noisy."""
 THRESHOLD, SOFTNESS, HYSTERESIS = 0.57, 0.04, 0.03
 """Of the normalised map: where a subject begins, over how much it fades in, and by how much a pixel stays what it was."""
-RIVALRY = 0.1
-"""Differences of the normalised map at which one subject outspeaks another."""
 
 
+Rows = Mapping[Hashable, Sequence[int]]
+"""Who each row is, the same for the same picture and prompt in every call, and which subjects it has (`reading`)."""
 Look = Callable[[], tuple[Tensor, Tensor]]
 """Gives the prior's own queries (R,N,D) and keys (R,M,D) of a layer, of the rows with a subject."""
 
@@ -44,12 +45,17 @@ class UntrainedRouter(Protocol):
         """A new run: forget the one before."""
         ...
 
-    def open(self, rows: Sequence[Hashable], slots: Tensor, subjects: int) -> tuple[Tensor, Watch | None]:
+    def open(self, rows: Rows, slots: Tensor, subjects: int) -> tuple[Tensor, Watch | None]:
         """Shares for a call: (R,S,h,w) in [0,1], zero for subjects that a row does not have.
 
-        Args: rows: who each row is, the same for the same picture and prompt in every call. slots (R,M) int64.
+        Args: slots (R,M) int64.
         """
         ...
+
+
+def reading(slots: Tensor) -> list[list[int]]:
+    """Which subjects each row has, in the order of its prompt, counted from 0: (R,M) int64 on the CPU -> R lists."""
+    return [list(dict.fromkeys(s - 1 for s in row if s)) for row in slots.tolist()]
 
 
 def present(slots: Tensor, subjects: int) -> Tensor:
@@ -71,7 +77,7 @@ class ConstantRouter:
     def begin(self) -> None:
         """There is nothing to forget."""
 
-    def open(self, rows: Sequence[Hashable], slots: Tensor, subjects: int) -> tuple[Tensor, None]:
+    def open(self, rows: Rows, slots: Tensor, subjects: int) -> tuple[Tensor, None]:
         return present(slots, subjects).float()[..., None, None], None
 
 
@@ -93,8 +99,8 @@ class Sight:
 class WordRouter:
     """A subject speaks where the prior looks for its word.
 
-    Attention to the word is averaged over heads, layers and calls, smoothed and normalised; then subjects compete for each
-    pixel and a threshold with hysteresis decides. Until something was seen the prior speaks alone.
+    Attention to the word is averaged over heads, layers and calls, smoothed and normalised; a threshold with hysteresis says
+    where anybody is, `places` who. Until something was seen the prior speaks alone.
     """
 
     sights: dict[Hashable, Sight] = field(default_factory=dict)
@@ -102,18 +108,20 @@ class WordRouter:
     def begin(self) -> None:
         self.sights = {}
 
-    def open(self, rows: Sequence[Hashable], slots: Tensor, subjects: int) -> tuple[Tensor, Watch]:
+    def open(self, rows: Rows, slots: Tensor, subjects: int) -> tuple[Tensor, Watch]:
         watch = WordWatch(self, rows, slots, subjects)
         known = [self.sights[row].shares for row in rows if row in self.sights]
         blank = torch.zeros_like(known[0]) if known else slots.new_zeros(subjects, 1, 1, dtype=torch.float32)
         return torch.stack([self.sights[row].shares if row in self.sights else blank for row in rows]), watch
 
-    def learn(self, row: Hashable, seen: Tensor, there: Tensor) -> None:
-        """Take in the maps (S,h,w) of one call; `there` (S,) says which subjects the row has."""
+    def learn(self, row: Hashable, seen: Tensor, there: Sequence[int]) -> None:
+        """Take in the maps (S,h,w) of one call; `there` are the subjects that the row has, in the order of its prompt."""
         before = self.sights.get(row)
         fits = before is not None and before.mean.shape == seen.shape
         mean = before.mean.lerp(seen, MEMORY) if before and fits else seen
-        shares = decide(mean, before.shares if before and fits else torch.zeros_like(seen), there)
+        shares, had = torch.zeros_like(seen), before.shares if before and fits else torch.zeros_like(seen)
+        if there:
+            shares[there] = decide(mean[there], had[there])
         self.sights[row] = Sight(mean, shares)
 
 
@@ -122,7 +130,7 @@ class WordWatch:
     """Gathers one call's maps for a `WordRouter`."""
 
     router: WordRouter
-    rows: Sequence[Hashable]
+    rows: Rows
     slots: Tensor
     subjects: int
     maps: list[Tensor] = field(default_factory=list)
@@ -143,9 +151,8 @@ class WordWatch:
             return
         grid = max((m.shape[-2:] for m in maps), key=lambda shape: shape[0] * shape[1])
         seen = torch.stack([normalise(resize(m, (grid[0], grid[1]))) for m in maps]).mean(dim=0)
-        there = present(self.slots, self.subjects)
-        for row, map_, who in zip(self.rows, seen, there, strict=True):
-            self.router.learn(row, map_, who)
+        for (row, there), map_ in zip(self.rows.items(), seen, strict=True):
+            self.router.learn(row, map_, there)
 
 
 def normalise(maps: Tensor) -> Tensor:
@@ -159,10 +166,12 @@ def smooth(maps: Tensor) -> Tensor:
     return F.avg_pool2d(F.pad(maps[None], (1, 1, 1, 1), mode="replicate"), 3, stride=1)[0]
 
 
-def decide(mean: Tensor, before: Tensor, there: Tensor) -> Tensor:
-    """Shares of the subjects of a picture, from their mean maps and from what they had before: (S,h,w) each -> (S,h,w)."""
+def decide(mean: Tensor, before: Tensor) -> Tensor:
+    """Shares of the subjects of a picture, from their mean maps in the order of their words and from what they had before.
+
+    (S,h,w) each -> (S,h,w). Somebody speaks wherever the prior looks for anybody; who it is, places decide.
+    """
     clear = normalise(smooth(mean))
-    foreground = torch.sigmoid((clear - THRESHOLD + HYSTERESIS * (2 * before - 1)) / SOFTNESS)
-    absent = ~there[:, None, None]
-    rivals = torch.softmax((clear / RIVALRY).masked_fill(absent, -torch.inf), dim=0)
-    return (foreground * rivals).masked_fill(absent, 0)
+    somebody, spoke = clear.amax(dim=0), before.amax(dim=0)
+    foreground = torch.sigmoid((somebody - THRESHOLD + HYSTERESIS * (2 * spoke - 1)) / SOFTNESS)
+    return foreground * (settle(clear, foreground) if len(mean) > 1 else 1)

@@ -16,7 +16,7 @@ from ..moa_attention.image_prompt import ImagePromptAdapter, ImagePromptLayer
 from ..moa_attention.layer import MoALayer, Observe
 from ..moa_attention.step import Step
 from ..moa_attention.tuned import TunedLayer
-from ..moa_attention.untrained import UntrainedRouter, Watch, confine, present
+from ..moa_attention.untrained import UntrainedRouter, Watch, confine, present, reading
 from .text import weights_now
 
 KEY = "moa"
@@ -115,7 +115,8 @@ def open_call(
             step = replace(step, shares=allowed * present(step.slots, features.shape[1])[..., None, None])
     else:
         who = [(str(options["uuids"][row // batch]), row % batch) for row in rows.tolist()]
-        shares, watch = how.router.open(who, step.slots, features.shape[1])
+        there = dict(zip(who, reading(slots[rows].squeeze(-1).long()), strict=True))
+        shares, watch = how.router.open(there, step.slots, features.shape[1])
         loud = math.exp(-how.prior_bias) * (1 if weights is None else weights[..., None, None])
         step = replace(step, shares=confine(shares * loud, allowed), learned=False)
     observe = how.record(t[0], rows % batch) if how.record is not None else None

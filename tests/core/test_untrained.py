@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from moa_attention.config import LayerSpec
-from moa_attention.untrained import HYSTERESIS, SOFTNESS, ConstantRouter, WordRouter, decide
+from moa_attention.untrained import HYSTERESIS, SOFTNESS, ConstantRouter, WordRouter, decide, reading
 
 SLOTS = torch.tensor([[0, 1, 0, 2]])
 DEEP = LayerSpec("middle_0_0_attn2", 1, 4, 4, 1, True)
@@ -31,7 +31,7 @@ def look(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 def call(router: WordRouter, first: Tensor, second: Tensor, row: str = "a") -> Tensor:
     """One U-Net call; the shares it was given (2,h,w)."""
-    shares, watch = router.open([row], SLOTS, 2)
+    shares, watch = router.open({row: reading(SLOTS)[0]}, SLOTS, 2)
     watch.see(DEEP, (4, 4), lambda: (_ for _ in ()).throw(AssertionError("asked a layer that knows nothing")))
     watch.see(UP, GRID, lambda: look(first, second))
     watch.see(OUTERMOST, (16, 16), lambda: (_ for _ in ()).throw(AssertionError("asked the outermost layer")))
@@ -45,7 +45,8 @@ def overlap(shares: Tensor, where: Tensor) -> float:
 
 
 def test_constant_lets_everybody_speak_who_is_there():
-    shares, watch = ConstantRouter().open(["a", "b"], torch.tensor([[0, 1, 2], [0, 2, 0]]), 2)
+    slots = torch.tensor([[0, 1, 2], [0, 2, 0]])
+    shares, watch = ConstantRouter().open(dict(zip("ab", reading(slots), strict=True)), slots, 2)
     assert shares.tolist() == [[[[1]], [[1]]], [[[0]], [[1]]]] and watch is None
 
 
@@ -81,13 +82,17 @@ def test_rows_do_not_see_each_other_and_a_new_run_forgets():
 
 
 def test_who_is_not_there_has_no_share():
-    shares = decide(torch.rand(2, 8, 8), torch.zeros(2, 8, 8), torch.tensor([True, False]))
-    assert shares[0].max() > 0.5 and not shares[1].any()
+    left, right = halves()
+    router, slots = WordRouter(), torch.tensor([[0, 0, 0, 2]])
+    for _ in range(2):
+        shares, watch = router.open({"a": reading(slots)[0]}, slots, 2)
+        watch.see(UP, GRID, lambda: look(left, right))
+        watch.close()
+    assert not shares[0, 0].any() and overlap(shares[0, 1], right) > 0.6
 
 
 def test_a_pixel_stays_what_it_was():
     ramp = torch.linspace(0, 1, 64)[None, None].expand(1, 8, 64)
-    there = torch.tensor([True])
-    stays, comes = (decide(ramp, torch.full((1, 8, 64), was), there) for was in (1.0, 0.0))
+    stays, comes = (decide(ramp, torch.full((1, 8, 64), was)) for was in (1.0, 0.0))
     assert (stays >= comes).all() and (stays > 0.5).sum() > (comes > 0.5).sum()
     assert HYSTERESIS < SOFTNESS
