@@ -85,6 +85,7 @@ class ImagePromptAdapter(nn.Module):
     """
 
     encoder = None
+    has_routers = False
 
     def __init__(self, config: MoAConfig, projection: nn.Module, sees: Sees, width: int, place: Place):
         super().__init__()
