@@ -45,7 +45,8 @@ def look(adapter: Adapter, clip_vision: Any, images: torch.Tensor, masks: torch.
 
     Raises: ValueError when none is connected.
     """
-    return clip_vision.encode_image(pictures_for(adapter, clip_vision, images, masks))
+    pictures = pictures_for(adapter, clip_vision, images, masks)
+    return clip_vision.encode_image(pictures)
 
 
 def pictures_for(adapter: Adapter, clip_vision: Any, images: torch.Tensor, masks: torch.Tensor | None) -> torch.Tensor:
