@@ -24,6 +24,11 @@ FORWARDED = {
         "what training takes, beside what was planned",
         (),
     ),
+    "convert-fastcomposer": (
+        [RECIPE, "convert_fastcomposer"],
+        "FastComposer's pytorch_model.bin as an adapter: convert-fastcomposer FILE [OUT]",
+        (),
+    ),
     "eval": ([RECIPE, "evaluate"], "measure MoA Mini, or your adapter: eval config.toml; resumes", ("train",)),
     "prepare": (
         [RECIPE, "adapter.prepare"],

@@ -8,9 +8,12 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
+from .clip_tail import ClipTail
 from .config import EMBEDDED_ENCODER, MoAConfig
 from .encoder import ImageEncoder
 from .layer import MoALayer
+from .postfuse import PostFusion
+from .projection import Place
 from .step import Step
 from .subject import SubjectFusion, gather_tokens
 
@@ -35,9 +38,17 @@ class MoAAdapter(nn.Module):
         place = {"operations": operations, "device": device, "dtype": dtype}
         self.config = config
         self.layers = nn.ModuleDict({spec.name: MoALayer(spec, config, **place) for spec in config.layers})
-        self.fusion = SubjectFusion(config.image_width, config.text_width, **place)
+        widths, foreign = (config.image_width, config.text_width), config.fusion == "fastcomposer"
+        self.fusion = PostFusion(*widths, Place(**place)) if foreign else SubjectFusion(*widths, **place)
         embedded = config.image_encoder == EMBEDDED_ENCODER
         self.encoder = ImageEncoder(config.image_width, **place) if embedded else None
+        tail = (config.encoder_tail, config.encoder_width, config.image_width)
+        self.tail = ClipTail(*tail, Place(**place)) if config.encoder_tail else None
+
+    @property
+    def has_routers(self) -> bool:
+        """Whether it decides itself where subjects speak."""
+        return self.config.router != "none"
 
     def init_from(self, attentions: Mapping[str, nn.Module]) -> None:
         """Start from the base model: experts copied, routers and fusion neutral.
@@ -45,6 +56,7 @@ class MoAAdapter(nn.Module):
         Args: attentions: the base model's attention modules by layer name.
         Raises: KeyError when the base model lacks a layer.
         """
+        assert isinstance(self.fusion, SubjectFusion)  # FastComposer's has no neutral state
         for name, layer in self.layers.items():
             assert isinstance(layer, MoALayer)
             layer.init_from(attentions[name])

@@ -47,8 +47,15 @@ class MoAConfig:
     """Whether the personalised branch uses the prior's W_o (the equations name none) or one of its own."""
     rank: int = 0
     """0: the expert has whole W_q, W_k, W_v; r: differences of rank r to the prior's (ours)."""
-    router: Literal["linear", "mlp"] = "linear"
-    """f of eq. 5: one linear layer, or two with D/4 dimensions between (ours; the paper allows both)."""
+    router: Literal["linear", "mlp", "none"] = "linear"
+    """f of eq. 5: one linear layer, or two with D/4 dimensions between (ours; the paper allows both). "none": converted
+    weights that were trained without routers; `untrained.py` has some for them."""
+    fusion: Literal["moa", "fastcomposer"] = "moa"
+    """How a subject's token is made: by eq. 9, or as FastComposer does, the same for every layer and timestep."""
+    encoder_tail: int = 0
+    """How many of the image encoder's last blocks the adapter brings; 0: none, the stock model's feature is used."""
+    encoder_width: int = 0
+    """Width of the image encoder's hidden states; only with `encoder_tail`."""
 
     @property
     def depth(self) -> int:

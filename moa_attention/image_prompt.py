@@ -103,6 +103,7 @@ class ImagePromptAdapter(nn.Module):
     """
 
     encoder = None
+    has_routers = False
 
     def __init__(self, config: MoAConfig, projection: nn.Module, sees: Mapping[Sees, int], place: Place):
         super().__init__()

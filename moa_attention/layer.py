@@ -67,7 +67,9 @@ class MoALayer(nn.Module):
         self.to_q, self.to_k, self.to_v = projection(spec.hidden), projection(spec.context), projection(spec.context)
         own = config.output_projection == "own"
         self.to_out = operations.Linear(spec.hidden, spec.hidden, **place) if own else None
-        self.router = Router(spec.hidden, config.router, operations=operations, **place)
+        self.router = None
+        if config.router != "none":
+            self.router = Router(spec.hidden, config.router, operations=operations, **place)
 
     def init_from(self, attention: nn.Module) -> None:
         """Start the expert as the prior (both experts start from the pretrained layer) and zero the router."""
@@ -79,7 +81,8 @@ class MoALayer(nn.Module):
                 own.load_state_dict(attention.get_submodule(name).state_dict())
         if self.to_out is not None:
             self.to_out.load_state_dict(attention.get_submodule("to_out.0").state_dict())
-        self.router.zero()
+        if self.router is not None:
+            self.router.zero()
 
     def forward(
         self,
@@ -111,6 +114,7 @@ class MoALayer(nn.Module):
             observe: called with this layer's `Routing`.
 
         Returns: (B,N,D)
+        Raises: ValueError when there are neither shares nor a router.
         """
         query, key = project(self.to_q, base.to_q, hidden), project(self.to_k, base.to_k, context)
         value = project(self.to_v, base.to_v, context)
@@ -121,9 +125,20 @@ class MoALayer(nn.Module):
         else:
             personal = attend(query, key, value, self.spec.heads)
         personal = (self.to_out or base.to_out)(personal)
-        route = self.router(hidden, prior_bias) if shares is None else route_of(shares)
+        route = self.decide(hidden, prior_bias) if shares is None else route_of(shares)
         if within is not None:
             route = route_of((within.amax(dim=1) * route[..., PERSONAL])[:, None])
         if observe is not None:
             observe(self.spec, Routing(route, query, key, grid))
         return mix(prior, personal, route)
+
+    def decide(self, hidden: Tensor, prior_bias: Tensor | float = 0.0) -> Tensor:
+        """R by the layer's own router: (B,N,D) -> (B,N,2).
+
+        Raises: ValueError when there is none.
+        """
+        if self.router is None:
+            raise ValueError(
+                f"Layer {self.spec.name} has no router of its own; it must be told the shares of subjects."
+            )
+        return self.router(hidden, prior_bias)

@@ -8,7 +8,6 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..moa_attention.image_prompt import ImagePromptAdapter
 from ..moa_attention.trace import Trace
 from ..moa_attention.untrained import ConstantRouter, MaskRouter, UntrainedRouter, WordRouter
 from .call import PRIOR_ONLY
@@ -35,7 +34,7 @@ def choose_router(name: str, adapter: Adapter) -> UntrainedRouter | None:
 
     Raises: ValueError when the adapter has none and they are asked for.
     """
-    has_own = not isinstance(adapter.patcher.model, ImagePromptAdapter)
+    has_own = adapter.patcher.model.has_routers
     if name == "learned" and not has_own:
         raise ValueError(
             f"Adapter '{adapter.name}' brings no learned router. Choose 'attention' (each subject speaks where its word is) "

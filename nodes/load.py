@@ -20,7 +20,7 @@ CATEGORY = "MoA"
 def encoder_identity(adapter: MoAAdapter | ImagePromptAdapter) -> str:
     """The CLIP vision model's name, and a fingerprint of what the file does with pictures: features of two do not mix."""
     name = adapter.config.image_encoder
-    own = adapter.projection if isinstance(adapter, ImagePromptAdapter) else adapter.encoder
+    own = adapter.projection if isinstance(adapter, ImagePromptAdapter) else adapter.tail or adapter.encoder
     if own is None:
         return name
     digest = hashlib.sha256()
@@ -32,11 +32,12 @@ def encoder_identity(adapter: MoAAdapter | ImagePromptAdapter) -> str:
 def describe(header: Header) -> str:
     """What a file says of itself, for people: one line for each thing, nested ones in full."""
     config = header.config
+    tail = config.encoder_tail
     kind = f"rank {config.rank}" if config.rank else "whole matrices"
     kind = "image tokens" if "imported" in header.provenance else kind
     lines = [
         f"for {config.base}, {len(config.layers)} attention layers, {kind}",
-        f"sees through {config.image_encoder}",
+        f"sees through {config.image_encoder}" + (f", whose last {tail} blocks it brings" if tail else ""),
         f"licence: {header.licence}",
     ]
     lines += [f"{name}: {value}" for name, value in header.provenance.items() if not isinstance(value, dict)]

@@ -6,6 +6,7 @@ from typing import Any
 
 import comfy.model_management
 import torch
+from comfy.clip_vision import clip_preprocess
 from comfy_api.latest import io
 
 from ..moa_attention.image_prompt import ImagePromptAdapter, Sees
@@ -73,12 +74,21 @@ def look(adapter: Adapter, clip_vision: Any, images: torch.Tensor, masks: torch.
 
     Raises: ValueError when none is connected.
     """
+    pictures = pictures_for(adapter, clip_vision, images, masks)
+    return clip_vision.encode_image(pictures)
+
+
+def pictures_for(adapter: Adapter, clip_vision: Any, images: torch.Tensor, masks: torch.Tensor | None) -> torch.Tensor:
+    """Pictures made ready for the connected CLIP vision model: (K,H,W,3) -> (K,224,224,3).
+
+    Raises: ValueError when none is connected.
+    """
     if clip_vision is None:
         raise ValueError(
             f"Adapter '{adapter.name}' sees through the CLIP vision model '{adapter.patcher.model.config.image_encoder}', none "
             "is connected. Put that model into models/clip_vision and connect a 'Load CLIP Vision' node."
         )
-    return clip_vision.encode_image(prepare_reference(images, masks, CLIP_PICTURE).movedim(1, -1))
+    return prepare_reference(images, masks, CLIP_PICTURE).movedim(1, -1)
 
 
 def check_width(adapter: Adapter, given: int, wanted: int) -> None:
@@ -89,6 +99,25 @@ def check_width(adapter: Adapter, given: int, wanted: int) -> None:
             f"Adapter '{adapter.name}' needs features of '{encoder}', {wanted} wide; what is connected gives {given}. "
             f"Load '{encoder}' instead."
         )
+
+
+def encode_through_tail(
+    adapter: Adapter, clip_vision: Any, images: torch.Tensor, masks: torch.Tensor | None
+) -> torch.Tensor:
+    """(K,H,W,3) -> (K,F): the connected CLIP vision model up to its last blocks, then the adapter's own ones.
+
+    Raises: ValueError when no model, or one of other widths, is connected.
+    """
+    module = adapter.patcher.model
+    pictures = pictures_for(adapter, clip_vision, images, masks).to(clip_vision.load_device)
+    comfy.model_management.load_model_gpu(clip_vision.patcher)
+    pixels = clip_preprocess(pictures, clip_vision.image_size, clip_vision.image_mean, clip_vision.image_std).float()
+    before = -1 - module.config.encoder_tail  # -1 is the state after the last block
+    _, hidden, embedding, *_ = clip_vision.model(pixel_values=pixels, intermediate_output=before)
+    check_width(adapter, embedding.shape[-1], module.config.image_width)
+    check_width(adapter, hidden.shape[-1], module.config.encoder_width)
+    comfy.model_management.load_models_gpu([adapter.patcher])
+    return module.tail(hidden.to(adapter.patcher.load_device).float()).float().cpu()
 
 
 def encode_clip(adapter: Adapter, clip_vision: Any, images: torch.Tensor, masks: torch.Tensor | None) -> torch.Tensor:
@@ -175,6 +204,8 @@ class SubjectEncode(io.ComfyNode):
         if isinstance(module, ImagePromptAdapter):
             features = encode_image_prompt(adapter, clip_vision, images, mask, face, faceid_plus)
             tokens = features.shape[-1] // module.config.text_width
+        elif module.tail is not None:
+            features = encode_through_tail(adapter, clip_vision, images, mask)
         elif module.encoder is not None:
             features = encode_embedded(adapter, images, mask)
         else:

@@ -122,8 +122,12 @@ def trainable_adapter(
         clip_vision_name: of the CLIP vision model in `encoders`, for whoever will use the adapter.
         seed: of what is random in a fresh one.
         options: of `fresh_adapter`.
-    Raises: ValueError when nothing says how the adapter is to see.
+    Raises: ValueError when nothing says how the adapter is to see, or `start` has no routers to train.
     """
+    if start is not None and not start.has_routers:
+        raise ValueError(
+            "The adapter to start from has no routers that could be trained: it was converted. Start afresh."
+        )
     with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if start is not None:

@@ -154,12 +154,12 @@ def _clip(target: ClipTarget, widths: dict[str, Any], seed: int) -> comfy.sd.CLI
     return clip
 
 
-def clip_vision(hidden: int, projected: int) -> Any:
-    """The host's CLIP vision model with random weights: two layers, 4 × 4 patches."""
+def clip_vision(hidden: int, projected: int, **other: Any) -> Any:
+    """The host's CLIP vision model with random weights: two layers, 4 × 4 patches, and whatever else is to be other."""
     layout: dict[str, Any] = {"model_type": "clip_vision_model", "hidden_size": hidden, "num_hidden_layers": 2}
     layout |= {"num_attention_heads": 2, "intermediate_size": 2 * hidden, "hidden_act": "gelu", "image_size": 224}
     layout |= {"patch_size": 56, "num_channels": 3, "projection_dim": projected, "layer_norm_eps": 1e-5}
-    vision = comfy.clip_vision.ClipVisionModel(layout)
+    vision = comfy.clip_vision.ClipVisionModel({**layout, **other})
     randomise(vision.model)
     return vision
 

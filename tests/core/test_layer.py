@@ -38,7 +38,7 @@ def weight(layer: MoALayer, name: str, prior: Any) -> Tensor:
 def reference_layer(layer: MoALayer, z: Tensor, c: Tensor, prior: Tensor, base: Projections) -> Tensor:
     """Equations 5 to 8."""
     q, k, v = (x @ weight(layer, name, base).T for x, name in ((z, "to_q"), (c, "to_k"), (c, "to_v")))
-    r = layer.router
+    r: Any = layer.router
     inner = z if r.narrow is None else nn.functional.silu(z @ r.narrow.weight.T + r.narrow.bias)
     logits = inner @ r.project.weight.T + r.project.bias
     r = logits.exp() / logits.exp().sum(-1, keepdim=True)
@@ -100,7 +100,7 @@ def test_mixing_after_the_output_projection_equals_mixing_before():
     layer, out = random_layer(CROSS), nn.Linear(32, 32)
     z, c, before = torch.randn(2, 6, 32), torch.randn(2, 5, 24), torch.randn(2, 6, 32)
     personal = attend(layer.to_q(z), layer.to_k(c), layer.to_v(c), HEADS)
-    mixed_before = out(mix(before, personal, layer.router(z)))
+    mixed_before = out(mix(before, personal, layer.decide(z)))
     assert (layer(z, c, out(before), plain(out), (2, 3)) - mixed_before).abs().max() < 1e-5
 
 
@@ -120,7 +120,7 @@ def test_observer_sees_what_was_mixed():
     layer(z, c, z, plain(nn.Identity()), (2, 3), observe=seen.__setitem__)
     routing: Routing = seen[CROSS]
     assert routing.grid == (2, 3)
-    assert torch.equal(routing.route, layer.router(z))
+    assert torch.equal(routing.route, layer.decide(z))
     assert torch.equal(routing.query, layer.to_q(z))
     assert torch.equal(routing.key, layer.to_k(c))
 
@@ -155,7 +155,7 @@ def test_prior_bias_shifts_the_prior_logit():
 def test_large_bias_leaves_the_prior_bit_for_bit(dtype: torch.dtype):
     layer = random_layer(CROSS).to(dtype)
     z, c, prior = (torch.randn(2, n, w).to(dtype) for n, w in ((6, 32), (5, 24), (6, 32)))
-    assert torch.equal(layer.router(z, 1e4), torch.tensor([1.0, 0.0]).expand(2, 6, 2))
+    assert torch.equal(layer.decide(z, 1e4), torch.tensor([1.0, 0.0]).expand(2, 6, 2))
     assert torch.equal(layer(z, c, prior, plain(nn.Identity()), (2, 3), prior_bias=1e4), prior)
     assert not torch.equal(layer(z, c, prior, plain(nn.Identity()), (2, 3)), prior)
 

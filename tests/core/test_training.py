@@ -46,7 +46,9 @@ def test_a_stopped_run_resumes_to_the_unbroken_one(tmp_path: Path, unbroken: tup
     train(adapter, base, draw, settings, tmp_path / "state", quiet, stop_after(2))
     assert not same(adapter, unbroken[0])
     adapter, base = setup()
-    nn.init.normal_(adapter.fusion.widen.weight)  # the state, not the caller, decides where to go on from
+    nn.init.normal_(
+        adapter.get_parameter("fusion.widen.weight")
+    )  # the state, not the caller, decides where to go on from
     average = train(adapter, base, draw, settings, tmp_path / "state", quiet)
     assert same(adapter, unbroken[0])
     assert same(average, unbroken[1])
