@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .apply import ApplyMoA
+from .crop import MoASubjectCrop
 from .folders import register_adapter_folders
 from .library import MoALoadSubject, MoASaveSubject, MoASubjectBlend
 from .load import LoadMoAAdapter, MoALoadMini
@@ -24,5 +25,5 @@ class MoAExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         using = [LoadMoAAdapter, SubjectEncode, MoATextEncode, ApplyMoA, RouterVisualize, MoALoadMini]
-        subjects = [MoASubjectSettings, MoASubjectBlend, MoASaveSubject, MoALoadSubject]
+        subjects = [MoASubjectCrop, MoASubjectSettings, MoASubjectBlend, MoASaveSubject, MoALoadSubject]
         return [*using, *subjects, MoATrain, MoASaveAdapter]

@@ -45,6 +45,11 @@ class MoASaveSubject(io.ComfyNode):
 
     @classmethod
     def execute(cls, subject: Subject, filename_prefix: str, thumbnail: torch.Tensor | None = None) -> io.NodeOutput:
+        if subject.absent:
+            raise ValueError(
+                f"There is nobody to save as '{filename_prefix}': SubjectEncode got no picture of '{subject.word}'. See the report "
+                "of MoASubjectCrop for why it left them out."
+            )
         path = new_file(SUBJECTS, filename_prefix)
         save_subject(
             StoredSubject(subject.features, subject.encoder, subject.word, subject.occurrence, small(thumbnail)), path
@@ -140,4 +145,6 @@ class MoASubjectBlend(io.ComfyNode):
                 f"The subjects were encoded for different adapters ('{first.encoder}' and '{second.encoder}'), so there is "
                 "nothing between them. Encode both with one LoadMoAAdapter."
             )
+        if first.absent or second.absent:
+            return io.NodeOutput(replace(first, features=second.features) if first.absent else first)
         return io.NodeOutput(replace(first, features=blend(first.features, second.features, amount, along)))

@@ -48,7 +48,12 @@ class Subject:
     occurrence: int
     """Which occurrence of the word in the prompt, from 1."""
     features: Tensor
-    """(1,F) image feature on the CPU, mean over the given pictures."""
+    """(1,F) image feature on the CPU, mean over the given pictures; no row of somebody who is in none of them."""
     encoder: str
     """As `Adapter.encoder`."""
     terms: Terms = Terms()
+
+    @property
+    def absent(self) -> bool:
+        """Whether this is nobody, whom prompts leave out."""
+        return not len(self.features)

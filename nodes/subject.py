@@ -129,6 +129,8 @@ class SubjectEncode(io.ComfyNode):
         if not word.strip():
             raise ValueError("SubjectEncode needs a word of the prompt to bind the subject to; 'word' is empty.")
         module = adapter.patcher.model
+        if not len(images):  # MoASubjectCrop found nobody
+            return io.NodeOutput(Subject(word.strip(), occurrence, torch.zeros(0, 0), adapter.encoder))
         if isinstance(module, ImagePromptAdapter):
             features = encode_image_prompt(adapter, clip_vision, images, mask)
         elif module.encoder is not None:
