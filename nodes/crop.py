@@ -96,7 +96,7 @@ class MoASubjectCrop(io.ComfyNode):
             raise ValueError(refusal(found, chosen.index(None), order, index))
         pairs = zip(images[..., :3].float(), chosen, strict=True)
         crops = one_size([cut(image, box, margin) for image, box in pairs if box is not None or if_none == WHOLE])
-        shown = ui.PreviewImage(crops, cls=cls) if len(crops) else None
+        shown = ui.PreviewImage(crops, cls=cls) if len(crops) else {"images": []}
         return io.NodeOutput(crops, report(found, chosen, order, index, if_none), ui=shown)
 
 

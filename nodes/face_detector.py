@@ -13,13 +13,13 @@ import torch
 
 from ..moa_attention.crop import Box
 
-CASCADE = "haarcascade_frontalface_alt2.xml"
+CASCADE = "haarcascade_frontalface_alt.xml"
 LONGEST = 1024
 """Pixels to which a larger picture is reduced first: a face worth cropping is large enough there."""
 SMALLEST = 0.04
 """Of the longer side: smaller finds are mostly none."""
-NEIGHBOURS = 5
-"""Overlapping finds that make a face."""
+NEIGHBOURS = 8
+"""Overlapping finds that make a face: of 23 in six group photographs 15 are found, and one thing that is none."""
 
 Detect = Callable[[torch.Tensor], list[Box]]
 """A picture (H,W,3) in [0,1] -> its faces."""
