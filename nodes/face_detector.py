@@ -31,7 +31,7 @@ def face_detector() -> Detect | None:
         import cv2
     except ImportError:
         return None
-    # OpenCV 5 has cascades in its contrib package only, and builds of a Linux distribution have no `data`.
+    # OpenCV 5 has cascades in some of its contrib packages only, and builds of a Linux distribution have no `data`.
     file = Path(getattr(getattr(cv2, "data", None), "haarcascades", "")) / CASCADE
     if not hasattr(cv2, "CascadeClassifier") or not file.is_file():
         return None

@@ -6,7 +6,6 @@ import sys
 from typing import Any
 
 import comfy_extras.nodes_mediapipe as mediapipe
-import cv2
 import pytest
 import skimage.data
 import subjects
@@ -109,7 +108,7 @@ def test_without_a_detector_the_report_says_how_to_get_one(
     if missing == "the package":
         monkeypatch.setitem(sys.modules, "cv2", None)
     else:
-        monkeypatch.delattr(cv2, "CascadeClassifier")  # as in OpenCV 5
+        monkeypatch.setattr("cv2.data.haarcascades", "")  # as in OpenCV 5
     crops, report = crop(astronaut, "whole image")
     assert torch.equal(crops, astronaut) and "no face detector was found" in report and "pip install" in report
     assert len(crop(astronaut, "skip the subject")[0]) == 0
