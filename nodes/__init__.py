@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .apply import ApplyMoA
 from .combine import MoASubjectCombine
+from .crop import MoASubjectCrop
 from .folders import register_adapter_folders
 from .layer_strength import MoALayerStrength
 from .library import MoALoadSubject, MoASaveSubject, MoASubjectBlend
@@ -26,5 +27,12 @@ class MoAExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         using = [LoadMoAAdapter, SubjectEncode, MoATextEncode, ApplyMoA, MoALayerStrength, RouterVisualize, MoALoadMini]
-        subjects = [MoASubjectSettings, MoASubjectCombine, MoASubjectBlend, MoASaveSubject, MoALoadSubject]
+        subjects = [
+            MoASubjectCrop,
+            MoASubjectSettings,
+            MoASubjectCombine,
+            MoASubjectBlend,
+            MoASaveSubject,
+            MoALoadSubject,
+        ]
         return [*using, *subjects, MoATrain, MoASaveAdapter]

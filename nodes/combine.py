@@ -54,6 +54,8 @@ class MoASubjectCombine(io.ComfyNode):
         given = [s for s in subjects.values() if s is not None]
         if not given:
             raise ValueError("MoASubjectCombine has nothing to combine: connect encodings of the same subject.")
+        if all(s.absent for s in given):
+            return io.NodeOutput(given[0])
         encoders = {s.encoder for s in given}
         if len(encoders) > 1:
             raise ValueError(f"The subjects were encoded for different adapters: {sorted(encoders)}.")
@@ -62,20 +64,24 @@ class MoASubjectCombine(io.ComfyNode):
                 "'concat' puts image tokens side by side, and this adapter has none: its subjects are one word each. Use 'mean' "
                 "or 'norm mean'."
             )
-        features = combine([s.features for s in given], read_weights(weights, len(given), how), how)
-        return io.NodeOutput(given[0].seen_as(features))
+        parts = list(zip(given, read_weights(weights, len(given), how), strict=True))
+        here, loud = zip(*[(s, weight) for s, weight in parts if not s.absent], strict=True)
+        return io.NodeOutput(here[0].seen_as(combine([s.features for s in here], loud, how)))
 
 
 def read_weights(text: str, count: int, how: How) -> list[float]:
     """'1, 0.5' -> [1.0, 0.5]
 
-    Raises: ValueError when something in it is no number, or weights are given that would have no effect.
+    Raises: ValueError when something in it is no number, there are too few or too many, or they would have no effect.
     """
     if not text.strip():
         return [1.0] * count
     if how == "concat":
         raise ValueError("'concat' knows no weights. Leave them empty, or choose 'mean' or 'norm mean'.")
     try:
-        return [float(part) for part in text.split(",")]
+        weights = [float(part) for part in text.split(",")]
     except ValueError as error:
         raise ValueError(f"The weights '{text}' are not numbers with commas between them, like '1, 0.5'.") from error
+    if len(weights) != count:
+        raise ValueError(f"{count} subjects are connected, but there are {len(weights)} weights: '{text}'.")
+    return weights

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import folder_paths
 import torch
 from comfy_api.latest import io, ui
@@ -44,6 +46,11 @@ class MoASaveSubject(io.ComfyNode):
 
     @classmethod
     def execute(cls, subject: Subject, filename_prefix: str, thumbnail: torch.Tensor | None = None) -> io.NodeOutput:
+        if subject.absent:
+            raise ValueError(
+                f"There is nobody to save as '{filename_prefix}': SubjectEncode got no picture of '{subject.word}'. See the report "
+                "of MoASubjectCrop for why it left them out."
+            )
         path = new_file(SUBJECTS, filename_prefix)
         kept = (subject.features, subject.encoder, subject.word, subject.occurrence, subject.tokens)
         save_subject(StoredSubject(*kept, small(thumbnail)), path)
@@ -138,6 +145,10 @@ class MoASubjectBlend(io.ComfyNode):
             raise ValueError(
                 f"The subjects were encoded for different adapters ('{first.encoder}' and '{second.encoder}'), so there is "
                 "nothing between them. Encode both with one LoadMoAAdapter."
+            )
+        if first.absent or second.absent:
+            return io.NodeOutput(
+                replace(first, features=second.features, tokens=second.tokens) if first.absent else first
             )
         one, other = alike([first.features, second.features])
         return io.NodeOutput(first.seen_as(blend(one, other, amount, along)))

@@ -55,5 +55,5 @@ class MoATextEncode(io.ComfyNode):
                 "MoATextEncode got no CLIP: the checkpoint has no text encoder. Load one with 'Load CLIP'."
             )
         given = [s for s in (subjects or {}).values() if s is not None]
-        conditioning, bindings = encode_prompt(clip, text, given)
-        return io.NodeOutput(conditioning, report(text, bindings))
+        conditioning, bindings = encode_prompt(clip, text, [s for s in given if not s.absent])
+        return io.NodeOutput(conditioning, report(text, bindings, [s for s in given if s.absent]))

@@ -58,6 +58,8 @@ class MoASubjectSettings(io.ComfyNode):
         end_percent: float,
         region: torch.Tensor | None = None,
     ) -> io.NodeOutput:
+        if subject.absent:
+            return io.NodeOutput(subject)
         if region is not None and not region.any():
             raise ValueError(
                 f"The region of subject '{subject.word}' is empty. Paint where it may be, or leave it out."

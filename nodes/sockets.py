@@ -51,7 +51,7 @@ class Subject:
     occurrence: int
     """Which occurrence of the word in the prompt, from 1."""
     features: Tensor
-    """(1,F) image feature on the CPU, mean over the given pictures."""
+    """(1,F) image feature on the CPU, mean over the given pictures; no row of somebody who is in none of them."""
     encoder: str
     """As `Adapter.encoder`."""
     terms: Terms = Terms()
@@ -61,3 +61,8 @@ class Subject:
     def seen_as(self, features: Tensor) -> Subject:
         """The same with other features of the same adapter, perhaps more tokens."""
         return replace(self, features=features, tokens=self.tokens * features.shape[-1] // self.features.shape[-1])
+
+    @property
+    def absent(self) -> bool:
+        """Whether this is nobody, whom prompts leave out."""
+        return not len(self.features)

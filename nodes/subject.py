@@ -201,6 +201,8 @@ class SubjectEncode(io.ComfyNode):
         if not word.strip():
             raise ValueError("SubjectEncode needs a word of the prompt to bind the subject to; 'word' is empty.")
         module, tokens = adapter.patcher.model, 0
+        if not len(images) or (face is not None and not len(face)):  # nobody was found
+            return io.NodeOutput(Subject(word.strip(), occurrence, torch.zeros(0, 0), adapter.encoder))
         if isinstance(module, ImagePromptAdapter):
             features = encode_image_prompt(adapter, clip_vision, images, mask, face, faceid_plus)
             tokens = features.shape[-1] // module.config.text_width

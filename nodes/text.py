@@ -198,9 +198,8 @@ def complete_conditions(conds: list[list[dict] | None]) -> list[list[dict] | Non
     return [cond if cond is None else [complete(c) for c in cond] for cond in conds]
 
 
-def report(text: str, bindings: Sequence[Binding]) -> str:
-    """Which subject sits on which token, for people."""
-    if not bindings:
-        return f"'{text}'\nno subjects"
+def report(text: str, bindings: Sequence[Binding], absent: Sequence[Subject] = ()) -> str:
+    """Which subject sits on which token, and who is left out, for people."""
     lines = [f"subject {i}: '{b.subject.word}' → token {b.position}" for i, b in enumerate(bindings, start=1)]
-    return "\n".join([f"'{text}'", *lines])
+    left_out = [f"left out: '{s.word}', of whom there is no picture" for s in absent]
+    return "\n".join([f"'{text}'", *(lines or ["no subjects"]), *left_out])

@@ -67,6 +67,18 @@ EXPECTED: dict[str, tuple[list[str], list[str]]] = {
         ],
         ["IMAGE", "MASK"],
     ),
+    "MoASubjectCrop": (
+        [
+            "images:IMAGE",
+            "order:COMBO",
+            "index:INT",
+            "margin:FLOAT",
+            "if_none:COMBO",
+            "boxes:BOUNDING_BOX?",
+            "mask:MASK?",
+        ],
+        ["IMAGE", "STRING"],
+    ),
     "MoASubjectSettings": (
         ["subject:MOA_SUBJECT", "strength:FLOAT", "start_percent:FLOAT", "end_percent:FLOAT", "region:MASK?"],
         ["MOA_SUBJECT"],
