@@ -24,10 +24,8 @@ def combine(features: Sequence[Tensor], weights: Sequence[float], how: How) -> T
     """
     if how == "concat":
         return torch.cat(list(features), dim=-1)
-    if len(weights) != len(features) or min(weights) < 0 or not sum(weights):
-        raise ValueError(
-            f"{len(features)} subjects want as many weights, none below 0 and not all 0; given: {weights}."
-        )
+    if min(weights) < 0 or not sum(weights):
+        raise ValueError(f"Weights want to be 0 or more, and not all 0: {', '.join(map(str, weights))}.")
     stacked = torch.cat(alike(features))
     parts = stacked.new_tensor(weights)[:, None] / sum(weights)
     if how == "mean":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ THRESHOLD, SOFTNESS, HYSTERESIS = 0.57, 0.04, 0.03
 """Of the normalised map: where a subject begins, over how much it fades in, and by how much a pixel stays what it was."""
 
 
-Rows = Mapping[Hashable, Sequence[int]]
+Rows = Mapping[Any, Sequence[int]]
 """Who each row is, the same for the same picture and prompt in every call, and which subjects it has (`reading`)."""
 Look = Callable[[], tuple[Tensor, Tensor]]
 """Gives the prior's own queries (R,N,D) and keys (R,M,D) of a layer, of the rows with a subject."""

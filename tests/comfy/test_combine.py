@@ -40,6 +40,15 @@ def test_means_and_words_of_the_first(family: Imported):  # noqa: F811
     assert both.tokens == 2 * TOKENS and both.features.shape == (1, 2 * TOKENS * family.context)
 
 
+def test_whoever_is_absent_does_not_count(family: Imported):  # noqa: F811
+    one, other = encoded(family, 11, 12)
+    nobody = replace(one, features=torch.zeros(0, 0))
+    assert torch.equal(
+        combined([nobody, one, other], "mean", "5, 1, 1").features, combined([one, other], "mean").features
+    )
+    assert combined([nobody, nobody], "concat").absent
+
+
 def test_what_cannot_be_combined_is_refused(family: Imported):  # noqa: F811
     given = encoded(family, 11, 12)
     plain = [Subject("man", 1, subjects.picture(seed), subjects.ENCODER) for seed in (1, 2)]
@@ -47,7 +56,8 @@ def test_what_cannot_be_combined_is_refused(family: Imported):  # noqa: F811
         (plain, "concat", "", "'concat' puts image tokens side by side, and this adapter has none"),
         (given, "concat", "1, 2", "knows no weights"),
         (given, "mean", "1; 2", "not numbers with commas"),
-        (given, "mean", "1", "2 subjects want as many weights"),
+        (given, "mean", "1", "2 subjects are connected, but there are 1 weights"),
+        (given, "mean", "1, -1", "Weights want to be 0 or more"),
         ([given[0], plain[0]], "mean", "", "encoded for different adapters"),
         ([], "mean", "", "nothing to combine"),
     ):

@@ -22,9 +22,9 @@ def test_concat_keeps_all_tokens_in_order():
     assert torch.equal(combine([one, other], [1, 1], "concat"), torch.cat([one, other], dim=1))
 
 
-@pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0]])
+@pytest.mark.parametrize("weights", [[1.0, -1.0], [0.0, 0.0]])
 def test_weights_that_make_no_sense_are_refused(weights: list[float]):
-    with pytest.raises(ValueError, match="2 subjects want as many weights"):
+    with pytest.raises(ValueError, match="Weights want to be 0 or more"):
         combine([torch.ones(1, 2), torch.ones(1, 2)], weights, "mean")
 
 

@@ -173,3 +173,16 @@ def test_fresh_layer_repeats_the_prior_bit_for_bit(options: dict[str, Any]):
     next(reversed(list(layer.to_v.parameters()))).fill_(0.1)
     assert not torch.equal(layer(z, c, prior, Projections.of(host), (2, 3)), prior)
     assert host.to_v.weight.abs().sum() > 0, "the layer shares storage with the base model"
+
+
+def test_subjects_apart_are_each_alone_where_they_have_the_share():
+    layer, base = random_layer(CROSS, router="none"), Projections.of(HostAttention())
+    z, prior, contexts = torch.randn(2, 12, 32), torch.randn(2, 12, 32), torch.randn(2, 2, 5, 24)
+    shares = torch.zeros(2, 2, 12)
+    shares[:, 0, :4], shares[:, 1, 4:8] = 1, 0.5
+    ours = layer(z, contexts, prior, base, (3, 4), shares=shares)
+    for subject, part, loud in ((0, slice(0, 4), 1.0), (1, slice(4, 8), 0.5)):
+        alone = layer(z, contexts[:, subject], prior, base, (3, 4), shares=torch.ones(2, 1, 12))
+        expected = prior + loud * (alone - prior)
+        torch.testing.assert_close(ours[:, part], expected[:, part], rtol=1e-5, atol=1e-5)
+    assert torch.equal(ours[:, 8:], prior[:, 8:])
