@@ -31,6 +31,8 @@ class Step:
     """(R,S,h,w) how much each subject may speak at most, strength included; None: anywhere, all it likes."""
     learned: bool = True
     """Whether the adapter's own routers decide, within the shares; else the shares are R_s."""
+    apart: bool = False
+    """Whether each subject speaks in a prompt of its own, at its own share, so that none has a say in another's place."""
     loudness: Mapping[str, float] = field(default_factory=dict)
     """Factors of the strength by layer name, where they are not 1 (ours)."""
     _resized: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False, compare=False)
@@ -57,13 +59,13 @@ class Step:
         """C_1 of eq. 8 for a layer: z for self-attention, the multimodal prompt for cross-attention.
 
         Args: hidden (R,N,D) and context (B,M,T).
-        Returns: (R,N,D) or (R,M,T); (R,S,M,T) where untrained routers keep subjects apart, a prompt with each alone.
+        Returns: (R,N,D) or (R,M,T); (R,S,M,T) where subjects are kept apart, a prompt with each alone.
         """
         if not spec.is_cross:
             return hidden
         context, tokens = self.select(context), self.tokens[spec.depth]
         subjects = tokens.shape[1]
-        if self.learned or subjects == 1:
+        if not self.apart or subjects == 1:
             return place_tokens(context, self.slots, tokens)
         alone = [place_tokens(context, self.slots * (self.slots == s), tokens) for s in range(1, subjects + 1)]
         return torch.stack(alone, dim=1)

@@ -41,6 +41,11 @@ class Watch(Protocol):
 class UntrainedRouter(Protocol):
     """Decides the shares R_s of every subject, call by call of a sampling run."""
 
+    @property
+    def apart(self) -> bool:
+        """Whether subjects get places of their own."""
+        ...
+
     def begin(self) -> None:
         """A new run: forget the one before."""
         ...
@@ -74,6 +79,8 @@ def confine(shares: Tensor, allowed: Tensor | None) -> Tensor:
 class ConstantRouter:
     """Every subject speaks everywhere, as image prompts do by themselves."""
 
+    apart = False
+
     def begin(self) -> None:
         """There is nothing to forget."""
 
@@ -83,6 +90,8 @@ class ConstantRouter:
 
 class MaskRouter(ConstantRouter):
     """Every subject speaks in its region, which whoever calls cuts out with `confine`."""
+
+    apart = True
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,7 @@ class WordRouter:
     where anybody is, `places` who. Until something was seen the prior speaks alone.
     """
 
+    apart = True
     sights: dict[Hashable, Sight] = field(default_factory=dict)
 
     def begin(self) -> None:

@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from .apply import ApplyMoA
 from .combine import MoASubjectCombine
 from .crop import MoASubjectCrop
+from .face import MoAFaceEmbedding, MoALoadFaceEmbedding
 from .folders import register_adapter_folders
 from .layer_strength import MoALayerStrength
 from .library import MoALoadSubject, MoASaveSubject, MoASubjectBlend
@@ -29,6 +30,8 @@ class MoAExtension(ComfyExtension):
         using = [LoadMoAAdapter, SubjectEncode, MoATextEncode, ApplyMoA, MoALayerStrength, RouterVisualize, MoALoadMini]
         subjects = [
             MoASubjectCrop,
+            MoAFaceEmbedding,
+            MoALoadFaceEmbedding,
             MoASubjectSettings,
             MoASubjectCombine,
             MoASubjectBlend,

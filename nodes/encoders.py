@@ -12,7 +12,7 @@ from torch import Tensor
 from ..moa_attention.encoder import ImageEncoder
 from ..moa_attention.training.data.encoders import Text
 from ..moa_attention.training.data.pictures import BadPicture
-from .subject import CLIP_PICTURE
+from .sight import CLIP_PICTURE
 from .text import position_stream, special_tokens
 
 SAMPLES = 64

@@ -14,6 +14,10 @@ IMPORTED, IMPORTED_FOLDER = "ipadapter/", "ipadapter"
 """Prefix in drop-downs of files for import, and the host's folder of them, which other packs know, too."""
 SUBJECTS = "moa_subjects"
 """The host's folder of saved subjects: models/moa/subjects."""
+FACES = "moa_faces"
+"""The host's folder of face embeddings: models/moa/faces."""
+OTHERS = {SUBJECTS: ("subjects", {".safetensors"}), FACES: ("faces", {".safetensors", ".npy"})}
+"""Folders inside models/moa that hold no adapters, and what lies there."""
 BUNDLED = "bundled/"
 """Prefix in drop-downs of files that come with the extension."""
 
@@ -25,8 +29,9 @@ def register_adapter_folders() -> None:
         paths, others = folder_paths.folder_names_and_paths[folder]
         shared = others if folder == IMPORTED_FOLDER else set()
         folder_paths.folder_names_and_paths[folder] = (paths, kinds | shared)
-    folder_paths.add_model_folder_path(SUBJECTS, str(Path(folder_paths.models_dir) / FOLDER / "subjects"))
-    folder_paths.folder_names_and_paths[SUBJECTS] = (folder_paths.get_folder_paths(SUBJECTS), {".safetensors"})
+    for key, (inside, kinds) in OTHERS.items():
+        folder_paths.add_model_folder_path(key, str(Path(folder_paths.models_dir) / FOLDER / inside))
+        folder_paths.folder_names_and_paths[key] = (folder_paths.get_folder_paths(key), kinds)
 
 
 def new_file(folder: str, prefix: str) -> Path:
@@ -41,17 +46,28 @@ def new_file(folder: str, prefix: str) -> Path:
 
 
 def subject_path(name: str) -> Path:
-    """The file behind a drop-down entry.
+    """The saved subject behind a drop-down entry.
 
-    Raises: FileNotFoundError naming the folder searched and the subjects seen there.
+    Raises: FileNotFoundError as `file_of`.
     """
-    found = folder_paths.get_full_path(SUBJECTS, name)
+    return file_of(SUBJECTS, name, "subject", "MoASaveSubject writes them; refresh the browser page after saving.")
+
+
+def face_path(name: str) -> Path:
+    """The face embedding behind a drop-down entry.
+
+    Raises: FileNotFoundError as `file_of`.
+    """
+    return file_of(FACES, name, "face embedding", "Put the file there and refresh the browser page.")
+
+
+def file_of(folder: str, name: str, kind: str, advice: str) -> Path:
+    """Raises: FileNotFoundError naming the folder searched and what was seen there."""
+    found = folder_paths.get_full_path(folder, name)
     if found is None:
-        there = ", ".join(folder_paths.get_filename_list(SUBJECTS)) or "none"
-        raise FileNotFoundError(
-            f"No subject '{name}' in {', '.join(folder_paths.get_folder_paths(SUBJECTS))}. There: {there}. "
-            "MoASaveSubject writes them; refresh the browser page after saving."
-        )
+        there = ", ".join(folder_paths.get_filename_list(folder)) or "none"
+        searched = ", ".join(folder_paths.get_folder_paths(folder))
+        raise FileNotFoundError(f"No {kind} '{name}' in {searched}. There: {there}. {advice}")
     return Path(found)
 
 
@@ -63,7 +79,8 @@ def bundled_files() -> dict[str, Path]:
 
 def adapter_names() -> list[str]:
     """Our own files, IP-Adapters, and what comes with the extension."""
-    own = [name for name in folder_paths.get_filename_list(FOLDER) if Path(name).parts[0] != "subjects"]
+    others = {inside for inside, _ in OTHERS.values()}
+    own = [name for name in folder_paths.get_filename_list(FOLDER) if Path(name).parts[0] not in others]
     foreign = [IMPORTED + name for name in folder_paths.get_filename_list(IMPORTED_FOLDER)]
     return [*own, *foreign, *bundled_files()]
 

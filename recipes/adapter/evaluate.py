@@ -21,8 +21,8 @@ from ...nodes.call import PRIOR_ONLY
 from ...nodes.layers import layer_paths
 from ...nodes.load import encoder_identity
 from ...nodes.painter import Painter
+from ...nodes.sight import encode_clip, encode_embedded
 from ...nodes.sockets import Adapter
-from ...nodes.subject import encode_clip, encode_embedded
 from ...nodes.text import bind
 from .evaluation.gallery import PRIOR, Gallery
 from .evaluation.judges import meet, open_judges

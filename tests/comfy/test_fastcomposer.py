@@ -20,8 +20,9 @@ from comfyui_moa.nodes import layers, text
 from comfyui_moa.nodes.apply import ApplyMoA, choose_router
 from comfyui_moa.nodes.folders import register_adapter_folders
 from comfyui_moa.nodes.load import LoadMoAAdapter, encoder_identity
+from comfyui_moa.nodes.sight import CLIP_PICTURE
 from comfyui_moa.nodes.sockets import Subject
-from comfyui_moa.nodes.subject import CLIP_PICTURE, SubjectEncode
+from comfyui_moa.nodes.subject import SubjectEncode
 from comfyui_moa.nodes.training import trainable_adapter
 from comfyui_moa.recipes import convert_fastcomposer
 from torch import Tensor, nn
@@ -65,8 +66,7 @@ def prompt(family: Converted, who: dict[int, int]) -> host.Conditioning:
     [[context, extra]] = family.prompt()
     encoder = family.adapter.encoder
     bindings = [text.Binding(Subject("man", 1, feature(seed), encoder), at) for at, seed in who.items()]
-    features = torch.cat([b.subject.features for b in bindings])[None]
-    return [[context, {**extra, **text.payload(context, extra, bindings, features)}]]
+    return [[context, {**extra, **text.payload(context, extra, bindings)}]]
 
 
 def apply(family: Converted, strength: float = 1.0, router: str = "constant") -> Any:
@@ -177,9 +177,9 @@ def test_the_tail_makes_of_the_stock_model_the_tuned_one(family: Converted):
 def test_other_vision_models_are_refused_by_name(family: Converted):
     picture, wanted = torch.rand(1, 16, 16, 3), "needs features of 'clip-vit-large-patch14'"
     for model, message in (
-        (vision(projected=64), f"{wanted}, 48 wide; the connected CLIP vision model gives 64"),
-        (vision(hidden=64), f"{wanted}, 128 wide; the connected CLIP vision model gives 64"),
-        (host.clip_vision(8, 8), f"{wanted}, 48 wide; the connected CLIP vision model gives 8"),
+        (vision(projected=64), f"{wanted}, 48 wide; what is connected gives 64"),
+        (vision(hidden=64), f"{wanted}, 128 wide; what is connected gives 64"),
+        (host.clip_vision(8, 8), f"{wanted}, 48 wide; what is connected gives 8"),
         (None, "'clip-vit-large-patch14', none is connected"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -28,6 +28,11 @@ EXPECTED: dict[str, tuple[list[str], list[str]]] = {
         ["MOA_SUBJECT"],
     ),
     "MoASubjectCombine": (["subjects:COMFY_AUTOGROW_V3", "how:COMBO", "weights:STRING?"], ["MOA_SUBJECT"]),
+    "MoAFaceEmbedding": (
+        ["images:IMAGE", "recogniser:COMFY_MULTITYPED_V3", "order:COMBO", "index:INT", "if_none:COMBO"],
+        ["MOA_FACE", "IMAGE"],
+    ),
+    "MoALoadFaceEmbedding": (["face_file:COMBO"], ["MOA_FACE"]),
     "MoALayerStrength": (
         [
             "input:FLOAT",

@@ -8,7 +8,7 @@ from devtools.server import Server
 NODES = {
     "LoadMoAAdapter", "SubjectEncode", "MoATextEncode", "ApplyMoA", "RouterVisualize", "MoALoadMini", "MoATrain",
     "MoASaveAdapter", "MoASubjectSettings", "MoASubjectBlend", "MoASubjectCombine", "MoALayerStrength", "MoASaveSubject", "MoALoadSubject",
-    "MoASubjectCrop",
+    "MoASubjectCrop", "MoAFaceEmbedding", "MoALoadFaceEmbedding",
 }  # fmt: skip
 
 
