@@ -45,6 +45,9 @@ class MoAAdapter(nn.Module):
         tail = (config.encoder_tail, config.encoder_width, config.image_width)
         self.tail = ClipTail(*tail, Place(**place)) if config.encoder_tail else None
 
+    tells_apart = True
+    """Whether a routed prompt says by itself which subject a pixel is."""
+
     @property
     def has_routers(self) -> bool:
         """Whether it decides itself where subjects speak."""

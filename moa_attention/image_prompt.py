@@ -22,7 +22,7 @@ from .config import LayerSpec, MoAConfig
 from .expert import Projections
 from .layer import Attend, Observe, Routing, attend_to_each
 from .projection import Place
-from .router import PERSONAL, route_of
+from .router import PERSONAL, Router, route_of, share_out
 from .step import Step
 from .tuned import Tuned, TunedLayer
 
@@ -49,6 +49,7 @@ class ImagePromptLayer(nn.Module):
         self.to_k = place.operations.Linear(spec.context, spec.hidden, **options)
         self.to_v = place.operations.Linear(spec.context, spec.hidden, **options)
         self.tuned = Tuned(spec, rank, place) if rank else None
+        self.router: Router | None = None
 
     def forward(
         self,
@@ -58,22 +59,19 @@ class ImagePromptLayer(nn.Module):
         base: Projections,
         grid: tuple[int, int],
         *,
-        shares: Tensor,
         prior_bias: Tensor | float = 0.0,
+        shares: Tensor | None = None,
+        within: Tensor | None = None,
         attend: Attend = attend,
         observe: Observe | None = None,
     ) -> Tensor:
-        """As `MoALayer.forward`.
-
-        Args:
-            shares: (B,S,N), R_s of every subject.
-            prior_bias: without effect; shares have their strength already.
-        """
+        """As `MoALayer.forward`."""
         own = base if self.tuned is None else self.tuned.on(base)
+        shares = share_out(self.router, hidden, prior_bias, shares, within)
         route = route_of(shares)
         query, key, value = own.to_q(hidden), self.to_k(context.images), self.to_v(context.images)
         seen = attend_to_each(attend, query, key, value, self.spec.heads)
-        spoken = torch.einsum("bsn,bsnd->bnd", shares.to(seen.dtype), seen)
+        spoken = (shares[..., None].to(seen.dtype) * seen).sum(dim=1)
         if observe is not None:
             observe(self.spec, Routing(route, query, key.flatten(1, 2), grid))
         bias = own.to_out(torch.zeros_like(spoken[:1, :1]))  # so that nothing at all is added where nobody speaks
@@ -103,7 +101,8 @@ class ImagePromptAdapter(nn.Module):
     """
 
     encoder = None
-    has_routers = False
+    tells_apart = False
+    """Whether a routed prompt says by itself which subject a pixel is."""
 
     def __init__(self, config: MoAConfig, projection: nn.Module, sees: Mapping[Sees, int], place: Place):
         super().__init__()
@@ -114,6 +113,11 @@ class ImagePromptAdapter(nn.Module):
                 for spec in config.layers
             }
         )
+
+    @property
+    def has_routers(self) -> bool:
+        """Whether it decides itself where subjects speak."""
+        return self.config.router != "none"
 
     def look(self, seen: Mapping[Sees, Tensor], **options: float) -> Tensor:
         """What was seen of pictures, each (B,F) or (B,P,F), to a subject's feature: -> (B,K·T)"""

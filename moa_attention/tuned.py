@@ -15,7 +15,7 @@ from .config import LayerSpec
 from .expert import LowRank, Projections
 from .layer import Attend, Observe, Routing
 from .projection import Place
-from .router import mix, route_of
+from .router import Router, mix, route_of, share_out
 
 
 class Tuned(nn.Module):
@@ -42,6 +42,7 @@ class TunedLayer(nn.Module):
     def __init__(self, spec: LayerSpec, rank: int, place: Place):
         super().__init__()
         self.spec, self.tuned = spec, Tuned(spec, rank, place)
+        self.router: Router | None = None
 
     def forward(
         self,
@@ -51,14 +52,15 @@ class TunedLayer(nn.Module):
         base: Projections,
         grid: tuple[int, int],
         *,
-        shares: Tensor,
         prior_bias: Tensor | float = 0.0,
+        shares: Tensor | None = None,
+        within: Tensor | None = None,
         attend: Attend = attend,
         observe: Observe | None = None,
     ) -> Tensor:
-        """As `MoALayer.forward` where an untrained router decides."""
-        own = self.tuned.on(base)
-        query, key, route = own.to_q(hidden), own.to_k(context), route_of(shares)
+        """As `MoALayer.forward`."""
+        own, route = self.tuned.on(base), route_of(share_out(self.router, hidden, prior_bias, shares, within))
+        query, key = own.to_q(hidden), own.to_k(context)
         personal = own.to_out(attend(query, key, own.to_v(context), self.spec.heads))
         if observe is not None:
             observe(self.spec, Routing(route, query, key, grid))

@@ -46,6 +46,11 @@ class UntrainedRouter(Protocol):
         """Whether subjects get places of their own."""
         ...
 
+    @property
+    def decides(self) -> bool:
+        """Whether its shares are R_s; else they only bound what the adapter's own routers decide."""
+        ...
+
     def begin(self) -> None:
         """A new run: forget the one before."""
         ...
@@ -60,7 +65,7 @@ class UntrainedRouter(Protocol):
 
 def reading(slots: Tensor) -> list[list[int]]:
     """Which subjects each row has, in the order of its prompt, counted from 0: (R,M) int64 on the CPU -> R lists."""
-    return [list(dict.fromkeys(s - 1 for s in row if s)) for row in slots.tolist()]
+    return [list(dict.fromkeys(s - 1 for s in row if s > 0)) for row in slots.tolist()]
 
 
 def present(slots: Tensor, subjects: int) -> Tensor:
@@ -80,6 +85,7 @@ class ConstantRouter:
     """Every subject speaks everywhere, as image prompts do by themselves."""
 
     apart = False
+    decides = True
 
     def begin(self) -> None:
         """There is nothing to forget."""
@@ -113,12 +119,13 @@ class WordRouter:
     """
 
     apart = True
+    decides = True
     sights: dict[Hashable, Sight] = field(default_factory=dict)
 
     def begin(self) -> None:
         self.sights = {}
 
-    def open(self, rows: Rows, slots: Tensor, subjects: int) -> tuple[Tensor, Watch]:
+    def open(self, rows: Rows, slots: Tensor, subjects: int) -> tuple[Tensor, Watch | None]:
         watch = WordWatch(self, rows, slots, subjects)
         known = [self.sights[row].shares for row in rows if row in self.sights]
         blank = torch.zeros_like(known[0]) if known else slots.new_zeros(subjects, 1, 1, dtype=torch.float32)
@@ -131,8 +138,28 @@ class WordRouter:
         mean = before.mean.lerp(seen, MEMORY) if before and fits else seen
         shares, had = torch.zeros_like(seen), before.shares if before and fits else torch.zeros_like(seen)
         if there:
-            shares[there] = decide(mean[there], had[there])
+            shares[there] = self.share(mean[there], had[there])
         self.sights[row] = Sight(mean, shares)
+
+    def share(self, mean: Tensor, before: Tensor) -> Tensor:
+        """Of the subjects of a picture, as `decide`."""
+        return decide(mean, before)
+
+
+@dataclass
+class PlaceRouter(WordRouter):
+    """Each subject may speak in its own part of the picture: for routers that tell nobody apart."""
+
+    decides = False
+
+    def open(self, rows: Rows, slots: Tensor, subjects: int) -> tuple[Tensor, Watch | None]:
+        if subjects > 1:
+            return super().open(rows, slots, subjects)
+        return present(slots, 1).float()[..., None, None], None
+
+    def share(self, mean: Tensor, before: Tensor) -> Tensor:
+        clear = normalise(smooth(mean))
+        return settle(clear, clear.amax(dim=0)) if len(mean) > 1 else torch.ones_like(mean)
 
 
 @dataclass

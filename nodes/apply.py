@@ -9,7 +9,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..moa_attention.trace import Trace
-from ..moa_attention.untrained import ConstantRouter, MaskRouter, UntrainedRouter, WordRouter
+from ..moa_attention.untrained import ConstantRouter, MaskRouter, PlaceRouter, UntrainedRouter, WordRouter
 from .call import PRIOR_ONLY
 from .layer_strength import LayerStrength
 from .load import CATEGORY
@@ -30,7 +30,7 @@ ROUTERS: dict[str, Callable[[], UntrainedRouter]] = {
 
 
 def choose_router(name: str, adapter: Adapter) -> UntrainedRouter | None:
-    """What decides where subjects speak; None for the adapter's own routers.
+    """What decides where subjects speak; None for the adapter's own routers alone.
 
     Raises: ValueError when the adapter has none and they are asked for.
     """
@@ -41,7 +41,7 @@ def choose_router(name: str, adapter: Adapter) -> UntrainedRouter | None:
             "or 'constant' (everywhere) in ApplyMoA."
         )
     if name == "learned" or (name == "automatic" and has_own):
-        return None
+        return None if adapter.patcher.model.tells_apart else PlaceRouter()
     return ROUTERS["attention" if name == "automatic" else name]()
 
 

@@ -117,8 +117,11 @@ def open_call(
         who = [(str(options["uuids"][row // batch]), row % batch) for row in rows.tolist()]
         there = dict(zip(who, reading(slots[rows].squeeze(-1).long()), strict=True))
         shares, watch = how.router.open(there, step.slots, features.shape[1])
-        loud = math.exp(-how.prior_bias) * (1 if weights is None else weights[..., None, None])
-        step = replace(step, shares=confine(shares * loud, allowed), learned=False, apart=how.router.apart)
+        decides = how.router.decides
+        loud = (math.exp(-how.prior_bias) if decides else 1) * (1 if weights is None else weights[..., None, None])
+        step = replace(
+            step, shares=confine(shares * loud, allowed), learned=not decides, apart=decides and how.router.apart
+        )
     observe = how.record(t[0], rows % batch) if how.record is not None else None
     unet = getattr(base.diffusion_model, "_orig_mod", base.diffusion_model)  # torch.compile wraps the U-Net
     return Call(step, adapter.layers, unet, how.paths, observe, watch)

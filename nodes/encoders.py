@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,39 +9,28 @@ import torch
 from torch import Tensor
 
 from ..moa_attention.encoder import ImageEncoder
+from ..moa_attention.fingerprint import fingerprint
 from ..moa_attention.training.data.encoders import Text
 from ..moa_attention.training.data.pictures import BadPicture
-from .sight import CLIP_PICTURE
+from .sight import CLIP_PICTURE, Given, see
+from .sockets import Adapter
 from .text import position_stream, special_tokens
-
-SAMPLES = 64
-"""Numbers of each tensor that go into a fingerprint: enough to tell fine-tunes apart, quick for files of gigabytes."""
-
-
-def fingerprint(*modules: torch.nn.Module) -> str:
-    """A name for these weights."""
-    digest = hashlib.blake2b(digest_size=16)
-    for module in modules:
-        for name, tensor in module.state_dict().items():
-            flat = tensor.detach().flatten()
-            sample = flat[:: max(1, len(flat) // SAMPLES)].float().cpu().contiguous()
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(sample.numpy().tobytes())
-    return digest.hexdigest()
 
 
 class HostEncoders:
     """`moa_attention.training.data.encoders.Encoders` over what the host's loaders return.
 
-    Args: clip_vision: None when the adapter brings its own image encoder.
+    Args:
+        clip_vision: None when the adapter brings its own image encoder.
+        adapter: one that makes something of its own of what the CLIP vision model sees.
     """
 
-    def __init__(self, model: Any, clip: Any, vae: Any, clip_vision: Any = None):
-        self.model, self.clip, self.vae, self.clip_vision = model, clip, vae, clip_vision
+    def __init__(self, model: Any, clip: Any, vae: Any, clip_vision: Any = None, adapter: Adapter | None = None):
+        self.model, self.clip, self.vae, self.clip_vision, self.adapter = model, clip, vae, clip_vision, adapter
         self.side = ImageEncoder.picture if clip_vision is None else CLIP_PICTURE
         self.scale = int(vae.spacial_compression_encode())
         seen = [vae.first_stage_model, clip.cond_stage_model, *([clip_vision.model] if clip_vision else [])]
-        self.fingerprint = f"{fingerprint(*seen)} {self.side}"
+        self.fingerprint = " ".join([fingerprint(*seen), str(self.side), *([adapter.encoder] if adapter else [])])
 
     def latents(self, images: Tensor) -> Tensor:
         encoded = self.vae.encode(images.movedim(1, -1))
@@ -68,7 +56,10 @@ class HostEncoders:
         return words[-1]
 
     def features(self, references: Tensor) -> Tensor:
-        return self.clip_vision.encode_image(references.movedim(1, -1))["image_embeds"].float().cpu()
+        pictures = references.movedim(1, -1)
+        if self.adapter is not None:
+            return see(self.adapter, Given(pictures, clip_vision=self.clip_vision))
+        return self.clip_vision.encode_image(pictures)["image_embeds"].float().cpu()
 
 
 def plain(text: str) -> str:

@@ -16,7 +16,13 @@ SUBJECTS = "moa_subjects"
 """The host's folder of saved subjects: models/moa/subjects."""
 FACES = "moa_faces"
 """The host's folder of face embeddings: models/moa/faces."""
-OTHERS = {SUBJECTS: ("subjects", {".safetensors"}), FACES: ("faces", {".safetensors", ".npy"})}
+ROUTERS = "moa_routers"
+"""The host's folder of routers fitted to somebody's expert: models/moa/routers."""
+OTHERS = {
+    SUBJECTS: ("subjects", {".safetensors"}),
+    FACES: ("faces", {".safetensors", ".npy"}),
+    ROUTERS: ("routers", {".safetensors"}),
+}
 """Folders inside models/moa that hold no adapters, and what lies there."""
 BUNDLED = "bundled/"
 """Prefix in drop-downs of files that come with the extension."""
@@ -59,6 +65,14 @@ def face_path(name: str) -> Path:
     Raises: FileNotFoundError as `file_of`.
     """
     return file_of(FACES, name, "face embedding", "Put the file there and refresh the browser page.")
+
+
+def router_path(name: str) -> Path:
+    """The fitted routers behind a drop-down entry.
+
+    Raises: FileNotFoundError as `file_of`.
+    """
+    return file_of(ROUTERS, name, "routers", "Training with only_routers makes them; refresh the browser page.")
 
 
 def file_of(folder: str, name: str, kind: str, advice: str) -> Path:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 
+import folder_paths
 from comfy_api.latest import io
 
 from ..moa_attention.adapter import MoAAdapter
 from ..moa_attention.checkpoint import Header
 from ..moa_attention.image_prompt import ImagePromptAdapter
 from .adapter_files import open_adapter
-from .folders import WEIGHTS, adapter_names, adapter_path
+from .folders import ROUTERS, WEIGHTS, adapter_names, adapter_path, router_path
 from .mini import load_mini
 from .sockets import Adapter, AdapterSocket
 
 CATEGORY = "MoA"
+OWN = "own"
+"""In the drop-down of routers: none but those in the adapter's file."""
 
 
 def encoder_identity(adapter: MoAAdapter | ImagePromptAdapter) -> str:
@@ -73,7 +76,15 @@ class LoadMoAAdapter(io.ComfyNode):
                     options=adapter_names(),
                     tooltip="A file in models/moa, or under 'ipadapter' an IP-Adapter in models/ipadapter (also folders of "
                     "these names in extra_model_paths.yaml). Entries under 'bundled' come with this extension.",
-                )
+                ),
+                io.Combo.Input(
+                    "router_file",
+                    options=[OWN, *folder_paths.get_filename_list(ROUTERS)],
+                    default=OWN,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Routers that were fitted to this adapter, in models/moa/routers; 'own' takes those in its file, if any.",
+                ),
             ],
             outputs=[
                 AdapterSocket.Output(display_name="adapter", tooltip="For SubjectEncode and ApplyMoA."),
@@ -84,14 +95,14 @@ class LoadMoAAdapter(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, adapter_file: str) -> str:
-        status = adapter_path(adapter_file).stat()
-        return f"{status.st_size} {status.st_mtime_ns}"
+    def fingerprint_inputs(cls, adapter_file: str, router_file: str = OWN) -> str:
+        files = [adapter_path(adapter_file), *([] if router_file == OWN else [router_path(router_file)])]
+        return " ".join(f"{f.stat().st_size} {f.stat().st_mtime_ns}" for f in files)
 
     @classmethod
-    def execute(cls, adapter_file: str) -> io.NodeOutput:
-        path = adapter_path(adapter_file)
-        patcher, header = open_adapter(path)
+    def execute(cls, adapter_file: str, router_file: str = OWN) -> io.NodeOutput:
+        routers = None if router_file == OWN else router_path(router_file)
+        patcher, header = open_adapter(adapter_path(adapter_file), routers)
         made = Adapter(patcher, adapter_file, encoder_identity(patcher.model), header.licence, header.provenance)
         return io.NodeOutput(made, describe(header))
 

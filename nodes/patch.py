@@ -24,7 +24,7 @@ from ..moa_attention.trace import Trace
 from ..moa_attention.untrained import MaskRouter, UntrainedRouter
 from .call import KEY, Call, How, Payload, RecordCall, open_call
 from .layers import layer_paths
-from .text import FEATURES, PAYLOAD, SLOTS, check_encoders, check_regions, complete_conditions
+from .text import PAYLOAD, check_encoders, check_regions, complete_conditions
 
 log = logging.getLogger(__name__)
 
@@ -225,12 +225,11 @@ def call_with_subjects(
     sigma: Tensor,
     context: Tensor,
     pooled: Tensor | None,
-    slots: Tensor,
-    features: Tensor,
+    payload: dict[str, Any],
 ) -> Tensor:
     """One call of a U-Net from `apply_adapter`, through the same wrappers and patches as in sampling: for training.
 
-    Args: x (B,C,h,w), sigma (B,), context (B,M,T), pooled (B,P), slots (B,M) int64, features (B,S,F).
+    Args: x (B,C,h,w), sigma (B,), context (B,M,T), pooled (B,P); payload: what rows carry, see `text.PAYLOAD`.
     Returns: denoised latents (B,C,h,w).
     """
     base: Any = patched.model
@@ -238,9 +237,8 @@ def call_with_subjects(
     options = {**patched.model_options["transformer_options"], "wrappers": patched.wrappers}
     # The attention chosen for speed may have no gradient; PyTorch's has one.
     options["optimized_attention_override"] = lambda _chosen, *args, **kwargs: attention_pytorch(*args, **kwargs)
-    payload: dict[str, Any] = {SLOTS: slots[..., None].cpu(), FEATURES: features}
     if pooled is not None:
         height, width = (8 * side for side in x.shape[-2:])  # SDXL is told the picture's size
         y = base.encode_adm(pooled_output=pooled, height=height, width=width, device=x.device)
-        payload["y"] = y.to(x.device)
+        payload = {**payload, "y": y.to(x.device)}
     return base.apply_model(x, sigma, c_crossattn=context, transformer_options=options, **payload)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
+from ..moa_attention.adapter import MoAAdapter
 from ..moa_attention.checkpoint import save_adapter
 from .folders import FOLDER, new_file
 from .load import CATEGORY
@@ -38,7 +39,12 @@ class MoASaveAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, adapter: Adapter, filename_prefix: str, precision: str) -> io.NodeOutput:
-        path = new_file(FOLDER, filename_prefix)
         module = adapter.patcher.model
+        if not isinstance(module, MoAAdapter):
+            raise ValueError(
+                f"'{adapter.name}' was imported; there is nothing to save that its own file does not hold. MoASaveAdapter is for "
+                "what MoATrain makes."
+            )
+        path = new_file(FOLDER, filename_prefix)
         save_adapter(module, path, licence=adapter.licence, provenance=adapter.provenance, dtype=PRECISIONS[precision])
         return io.NodeOutput(str(path))

@@ -9,10 +9,11 @@ import comfy.model_management
 import folder_paths
 from comfy_api.latest import io
 
+from ..moa_attention.fingerprint import fingerprint
 from ..moa_attention.training.config import TrainConfig
 from ..moa_attention.training.data.layouts import read_pictures
 from ..moa_attention.training.data.words import PERSON_WORDS
-from .encoders import HostEncoders, fingerprint
+from .encoders import HostEncoders
 from .load import CATEGORY, encoder_identity
 from .painter import Painter
 from .sheet import Studio, first_subjects

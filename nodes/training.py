@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import comfy.model_management
 import comfy.model_sampling
+import comfy.ops
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
@@ -19,14 +21,18 @@ from torch.utils.checkpoint import checkpoint
 from ..moa_attention.adapter import MoAAdapter
 from ..moa_attention.checkpoint import load_adapter
 from ..moa_attention.config import EMBEDDED_ENCODER
+from ..moa_attention.fitted import Expert, put_on
 from ..moa_attention.layer import Observe
+from ..moa_attention.losses import resize
 from ..moa_attention.training.base import Batch, Record
 from ..moa_attention.training.config import TrainConfig
+from .call import KEY
 from .encoders import HostEncoders
 from .folders import WEIGHTS
 from .layers import fresh_adapter, unet_of
 from .mini import Mini
 from .patch import apply_adapter, call_with_subjects
+from .text import BARRED, FEATURES, REGION, SLOTS
 
 
 class HostBase:
@@ -60,7 +66,16 @@ class HostBase:
 
     def denoise(self, noisy: Tensor, sigma: Tensor, batch: Batch, features: Tensor, record: Record) -> Tensor:
         self._record = record
-        return call_with_subjects(self.patched, noisy, sigma, batch.context, batch.pooled, batch.slots, features)
+        payload = {SLOTS: batch.slots[..., None].cpu(), FEATURES: features}
+        if not self.patched.get_additional_models_with_key(KEY)[0].model.tells_apart:
+            payload[BARRED] = barred_by_others(batch.masks).cpu()
+        return call_with_subjects(self.patched, noisy, sigma, batch.context, batch.pooled, payload)
+
+
+def barred_by_others(masks: Tensor) -> Tensor:
+    """Where each subject must not speak because another one is there: (B,S,h,w) -> (B,S,REGION,REGION)."""
+    others = (masks.sum(dim=1, keepdim=True) - masks).clamp(0, 1)
+    return resize(others, (REGION, REGION)).clamp(0, 1)
 
 
 @contextmanager
@@ -111,6 +126,15 @@ def freeze(module: nn.Module) -> None:
             if buffer.is_inference():
                 setattr(part, name, buffer.clone())
     module.requires_grad_(False)
+
+
+def with_neutral_routers(start: Expert, kind: Literal["linear", "mlp"]) -> Expert:
+    """A copy of a loaded adapter whose routers are new and in float32, and whose experts are to stay as they are."""
+    with torch.inference_mode(False):
+        adapter = copy.deepcopy(start)
+        freeze(adapter)
+        put_on(adapter, kind, comfy.ops.manual_cast)
+        return adapter
 
 
 def trainable_adapter(

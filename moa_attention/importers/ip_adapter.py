@@ -203,7 +203,7 @@ def import_ip_adapter(tensors: Flat, operations: ModuleType | type = nn) -> tupl
     specs = layer_specs(tensors, kind)
     ordered = tuple(sorted(specs.values(), key=lambda spec: (spec.depth, spec.is_cross)))
     width = kind.tokens * kind.text_width
-    config = MoAConfig(kind.base, ordered, kind.text_width, kind.encoder, width, rank=kind.rank)
+    config = MoAConfig(kind.base, ordered, kind.text_width, kind.encoder, width, rank=kind.rank, router="none")
     place = Place(operations, "meta", next(iter(tensors.values())).dtype)
     try:
         adapter = ImagePromptAdapter(config, make_projection(tensors, kind, place), kind.sees, place)

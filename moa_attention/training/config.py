@@ -38,6 +38,8 @@ class TrainConfig:
     noisiness: float = 1.0
     """Timesteps t are drawn with density ∝ t^(noisiness − 1): 1 draws them evenly, more prefers the noisy ones (ours).
     Who somebody is gets decided while a picture is mostly noise; below that a base model sees it for itself."""
+    only_routers: bool = False
+    """Train nothing but the routers, on top of experts that stay as they are, and without the object loss (ours)."""
     router_weight: float = ROUTER_WEIGHT
     """λ_r."""
     router_foreground: float = 0.0

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..adapter import MoAAdapter
+from ..fitted import Expert, routers_of
 from .base import Base, Batch
 from .config import TrainConfig
 from .lots import Lot, lots
@@ -21,13 +21,14 @@ from .optimiser import learning_rate, make_optimiser
 from .state import load_state, save_state
 from .workers import Alone, Workers
 
-Log = Callable[[int, dict[str, float], MoAAdapter], None]
+Log = Callable[[int, dict[str, float], Any], None]
 """`(step, numbers, averaged adapter)`, called after every step, by the first process only."""
 ALONE = Alone()
+Trained = TypeVar("Trained", bound=Expert)
 
 
 def train(
-    adapter: MoAAdapter,
+    adapter: Trained,
     base: Base,
     examples: Callable[[Lot], Batch],
     config: TrainConfig,
@@ -35,7 +36,7 @@ def train(
     log: Log,
     keep_going: Callable[[], bool] = lambda: True,
     workers: Workers = ALONE,
-) -> MoAAdapter:
+) -> Trained:
     """Train `adapter` in place and return its averaged twin.
 
     Every example draws its randomness from a generator decided by (seed, step, place in the batch): a run that was killed
@@ -46,11 +47,14 @@ def train(
         state: the resumable file, read first when it exists.
         keep_going: asked before every step; False saves and returns.
     """
-    adapter.train().requires_grad_(True)
+    adapter.train().requires_grad_(not config.only_routers)
+    for router in routers_of(adapter):
+        router.requires_grad_(True)
+    trained = [p for p in adapter.parameters() if p.requires_grad]
     objective = workers.share(Objective(adapter, base, config))
     average = AveragedModel(adapter, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay)) if config.ema_decay else None
-    optimiser = make_optimiser(adapter.parameters(), config)
-    averaged = cast("MoAAdapter", average.module if average is not None else adapter)
+    optimiser = make_optimiser(trained, config)
+    averaged = cast("Trained", average.module if average is not None else adapter)
     step = load_state(state, adapter, average, optimiser)
     while step < config.steps and keep_going():
         for group in optimiser.param_groups:
@@ -61,7 +65,7 @@ def train(
             if workers.rank == 0:
                 save_state(state, step, adapter, average, optimiser)
             raise
-        numbers["gradient_norm"] = clip_grad_norm_(adapter.parameters(), config.gradient_clip)
+        numbers["gradient_norm"] = clip_grad_norm_(trained, config.gradient_clip)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         if average is not None:

@@ -8,15 +8,15 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Generator, Tensor, nn
 
-from ..adapter import MoAAdapter
 from ..config import LayerSpec
+from ..fitted import Expert
 from ..layer import Observe, Routing
 from ..losses import masked_reconstruction, object_loss, prior_map, router_loss
 from .base import Base, Batch
 from .config import TrainConfig
 
 
-def encode_references(adapter: MoAAdapter, references: Tensor) -> Tensor:
+def encode_references(adapter: Expert, references: Tensor) -> Tensor:
     """(B,S,3,side,side) -> (B,S,F) by the adapter's own encoder; features made beforehand pass through."""
     if references.ndim == 3:
         return references
@@ -48,8 +48,8 @@ def mean_where(values: Tensor, mask: Tensor) -> Tensor:
 class LayerLosses:
     """What the losses need of every layer, taken while the layer speaks: keeping queries and keys would cost memory."""
 
-    def __init__(self, batch: Batch):
-        self.batch = batch
+    def __init__(self, batch: Batch, objects: bool):
+        self.batch, self.wants_objects = batch, objects
         self.prior_maps: dict[str, Tensor] = {}
         self.objects: dict[str, Tensor] = {}
 
@@ -61,7 +61,7 @@ class LayerLosses:
         with mixed_precision(masks, False):
             if spec.supervised:
                 self.prior_maps[spec.name] = prior_map(routing, (masks.shape[-2], masks.shape[-1]))
-            if spec.is_cross:
+            if spec.is_cross and self.wants_objects:
                 self.objects[spec.name] = object_loss(routing, spec.heads, self.batch.slots, masks)
 
     def average_prior(self) -> Tensor:
@@ -69,13 +69,15 @@ class LayerLosses:
         return torch.stack(list(self.prior_maps.values())).mean(dim=0)
 
     def object(self) -> Tensor:
+        if not self.objects:
+            return torch.zeros((), device=self.batch.masks.device)
         return torch.stack(list(self.objects.values())).mean()
 
 
 class Objective(nn.Module):
     """The loss of a batch as a module, so that several processes can wrap it and share its gradients."""
 
-    def __init__(self, adapter: MoAAdapter, base: Base, config: TrainConfig):
+    def __init__(self, adapter: Expert, base: Base, config: TrainConfig):
         super().__init__()
         self.adapter, self.config = adapter, config
         self._base = (base,)  # in a tuple: the frozen base is no part of this module
@@ -88,7 +90,7 @@ class Objective(nn.Module):
         (base,), config = self._base, self.config
         sigma = base.sigma_at(draw_timesteps(generators, config))
         noisy = base.add_noise(batch.latents, draw_noise(generators, batch.latents), sigma)
-        layers = LayerLosses(batch)
+        layers = LayerLosses(batch, objects=not config.only_routers)
         with mixed_precision(noisy, config.precision == "bfloat16"):
             features = encode_references(self.adapter, batch.references).float()
             denoised = base.denoise(noisy, sigma, batch, features, layers.record).float()

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from ...moa_attention.adapter import MoAAdapter
+from ...moa_attention.fitted import Expert
 from ...nodes.painter import Painter
 from ...nodes.patch import host_patcher
 from ...nodes.sheet import Studio, validation_sheet
@@ -32,7 +32,7 @@ class Journal:
         painter = Painter(loaded.model, loaded.clip, loaded.vae, shape, chosen.steps, chosen.guidance)
         self.studio = Studio(painter, chosen.prompts, references, loaded.encoders, settings.data.words)
 
-    def __call__(self, step: int, numbers: dict[str, float], adapter: MoAAdapter) -> None:
+    def __call__(self, step: int, numbers: dict[str, float], adapter: Expert) -> None:
         if self.bar is None:
             self.bar = tqdm(total=self.settings.train.steps, initial=step - 1, desc="train", unit="step")
         self.bar.update(step - self.bar.n)
@@ -48,7 +48,7 @@ class Journal:
         if every and (step % every == 0 or step == self.settings.train.steps):
             self.sheet(step, adapter)
 
-    def sheet(self, step: int, adapter: MoAAdapter) -> None:
+    def sheet(self, step: int, adapter: Expert) -> None:
         """Paint, write to `sheets/` and to TensorBoard."""
         self.patcher = self.patcher or host_patcher(adapter.eval())
         pixels = validation_sheet(self.studio, self.patcher)

@@ -7,12 +7,15 @@ import comfy.clip_vision
 import comfy.sd
 import comfy.utils
 
-from ...moa_attention.adapter import MoAAdapter
 from ...moa_attention.checkpoint import load_adapter
+from ...moa_attention.fitted import Expert, expert_name
+from ...nodes.adapter_files import open_adapter
 from ...nodes.encoders import HostEncoders
 from ...nodes.folders import WEIGHTS
+from ...nodes.load import encoder_identity
 from ...nodes.mini import load_mini
-from ...nodes.training import trainable_adapter
+from ...nodes.sockets import Adapter
+from ...nodes.training import trainable_adapter, with_neutral_routers
 from .settings import MINI, Models, Settings, SettingsError
 
 
@@ -33,7 +36,9 @@ class Loaded(NamedTuple):
     clip: Any
     vae: Any
     encoders: HostEncoders
-    adapter: MoAAdapter
+    adapter: Expert
+    expert: str
+    """`expert_name` of a frozen expert whose routers alone are trained; empty otherwise."""
 
 
 def load_frozen(models: Models) -> Frozen:
@@ -61,8 +66,31 @@ def load(settings: Settings) -> Loaded:
     """
     models, wanted = settings.models, settings.adapter
     model, clip, vae, vision = load_frozen(models)
+    if settings.train.only_routers:
+        return load_expert(settings, Frozen(model, clip, vae, vision))
     encoders = HostEncoders(model, clip, vae, vision)
     start = load_adapter(wanted.start) if wanted.start else None
     options = {"rank": wanted.rank, "router": wanted.router, "output_projection": wanted.output_projection}
     adapter = trainable_adapter(model, encoders, models.clip_vision_name, start, settings.train.seed, **options)
-    return Loaded(model, clip, vae, encoders, adapter)
+    return Loaded(model, clip, vae, encoders, adapter, "")
+
+
+def load_expert(settings: Settings, frozen: Frozen) -> Loaded:
+    """For `train.only_routers`: the adapter to start from, of whatever kind, with new routers.
+
+    Raises: SettingsError when none is named, or it sees through what no folder of pictures holds.
+    """
+    wanted = settings.adapter
+    if not Path(wanted.start).is_file():
+        raise SettingsError(f"train.only_routers fits routers to adapter.start, and there is no file '{wanted.start}'.")
+    patcher, header = open_adapter(Path(wanted.start))
+    module = patcher.model
+    if "face" in getattr(module, "sees", {}):
+        raise SettingsError(f"'{wanted.start}' sees through face embeddings, of which a folder of pictures has none.")
+    if module.encoder is None and frozen.vision is None:
+        raise SettingsError(
+            f"'{wanted.start}' sees through {header.config.image_encoder}: name it in models.clip_vision."
+        )
+    seen_by = None if module.encoder is not None else Adapter(patcher, wanted.start, encoder_identity(module))
+    encoders = HostEncoders(*frozen, adapter=seen_by)
+    return Loaded(*frozen[:3], encoders, with_neutral_routers(module, wanted.router), expert_name(module))

@@ -80,7 +80,7 @@ class Adapter:
     output_projection: Literal["shared", "own"] = "shared"
     """Whether the personalised branch has a W_o of its own (the equations name none)."""
     start: str = ""
-    """An adapter file to go on from."""
+    """An adapter file to go on from; with train.only_routers, the one whose routers are trained: an IP-Adapter, too."""
 
 
 @checked

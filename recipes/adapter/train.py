@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...moa_attention.adapter import MoAAdapter
 from ...moa_attention.checkpoint import save_adapter
+from ...moa_attention.fitted import Expert, save_routers
 from ...moa_attention.reference import prepare_reference
 from ...moa_attention.training.data.cache import Cached
 from ...moa_attention.training.data.examples import CachedExamples
@@ -51,13 +52,10 @@ def main(argv: list[str]) -> None:
     except (ValueError, OSError) as error:  # what a person can mend; anything else is our mistake
         sys.exit(f"train: {error}")
     if accelerator.is_main_process:
-        path = settings.output / "adapter.safetensors"
-        told = provenance(settings, len(cached.entries))
-        save_adapter(trained, path, licence=settings.data.licence, provenance=told, dtype=torch.float16)
-        print(f"The adapter is {path}. Put it into ComfyUI's models/moa.")
+        save(settings, trained, loaded.expert, len(cached.entries))
 
 
-def run(settings: Settings, loaded: Loaded, cached: Cached, accelerator: Accelerator) -> MoAAdapter:
+def run(settings: Settings, loaded: Loaded, cached: Cached, accelerator: Accelerator) -> Expert:
     """The training itself."""
     config, adapter, model, encoders = settings.train, loaded.adapter, loaded.model, loaded.encoders
     side = encoders.side if adapter.encoder is not None else None
@@ -74,6 +72,21 @@ def run(settings: Settings, loaded: Loaded, cached: Cached, accelerator: Acceler
         finally:
             if journal is not None:
                 journal.close()
+
+
+def save(settings: Settings, trained: Expert, expert: str, pictures: int) -> None:
+    """Write what was trained: an adapter, or routers for an expert that stayed as it was."""
+    told, licence = provenance(settings, pictures), settings.data.licence
+    if settings.train.only_routers:
+        path = settings.output / "routers.safetensors"
+        save_routers(trained, path, expert=expert, licence=licence, provenance=told)
+        print(
+            f"The routers are {path}. Put them into ComfyUI's models/moa/routers and choose them in Load MoA Adapter."
+        )
+    elif isinstance(trained, MoAAdapter):
+        path = settings.output / "adapter.safetensors"
+        save_adapter(trained, path, licence=licence, provenance=told, dtype=torch.float16)
+        print(f"The adapter is {path}. Put it into ComfyUI's models/moa.")
 
 
 def open_journal(settings: Settings, loaded: Loaded, cached: Cached) -> Journal:
@@ -93,7 +106,7 @@ def shown(path: Path, side: int) -> Tensor:
     return prepare_reference(pixels.movedim(1, -1), pixels[:, 3] if pixels.shape[1] == 4 else None, side)
 
 
-def silent(_step: int, _numbers: dict[str, float], _averaged: MoAAdapter) -> None:
+def silent(_step: int, _numbers: dict[str, float], _averaged: Expert) -> None:
     """The other processes show nothing."""
 
 

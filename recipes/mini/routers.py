@@ -87,6 +87,53 @@ def overlap(maps: Tensor, people: Tensor) -> float:
     return ((said & there).sum(dim=(1, 2)) / union).mean().item()
 
 
+class Bench(NamedTuple):
+    """Who is painted, and by what that is judged."""
+
+    judges: Judges
+    people: People
+    line_up: dict[str, list[int]]
+    galleries: dict[str, Tensor]
+    singles: list[Case]
+    doubles: list[Case]
+    wanted: list[Order]
+    pairs: list[Order]
+    prior: Tensor
+    """Pictures of the base model alone, of `wanted`."""
+
+
+COLUMNS = ("router", "strength", "identity", "background change", "overlap", "two people right", "swaps", "unlike")
+
+
+def set_up(studio: Studio, cases: int, pairs: int) -> Bench:
+    """The same people and seeds for everybody; says so, and prints the head of the table."""
+    people, judges = People(), load_judges()
+    line_up = line_ups(people)
+    galleries = {noun: gallery(judges, people, ids) for noun, ids in line_up.items()}
+    singles, doubles = single_cases(line_up, cases), double_cases(line_up, pairs)
+    wanted = orders(studio, people, singles)
+    print(f"{cases} pictures of one person, {pairs} of two\n")
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
+    prior, _ = paint_all(studio, wanted, None)
+    return Bench(judges, people, line_up, galleries, singles, doubles, wanted, orders(studio, people, doubles), prior)
+
+
+def row(bench: Bench, studio: Studio, way: Way) -> str:
+    """A line of the table."""
+    judged = (bench.judges, bench.galleries, bench.line_up)
+    ours, maps = paint_way(studio, bench.wanted, way)
+    both, _ = paint_way(studio, bench.pairs, way)
+    right = recognised(*judged, bench.people, ours, bench.singles).float().mean()
+    two = recognised(*judged, bench.people, both, bench.doubles).float().prod(1).mean()
+    exchanged, unlike = swapped(*judged, both, bench.doubles).float().mean(dim=0)
+    there = F.avg_pool2d(bench.judges.people(ours), MASK_SIZE // GRID[0])
+    change = background_change(bench.judges, ours, bench.prior)
+    return (
+        f"| {way.name} | {way.strength} | {right:.3f} | {change:.5f} | {overlap(maps, there):.2f} | {two:.3f} "
+        f"| {exchanged:.3f} | {unlike:.3f} |"
+    )
+
+
 @torch.no_grad()
 def main(argv: list[str]) -> None:
     """Print a row for each way."""
@@ -94,26 +141,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--cases", type=int, default=100, help="pictures of one person")
     parser.add_argument("--pairs", type=int, default=100, help="pictures of two")
     options = parser.parse_args(argv)
-    count, doubled = options.cases, options.pairs
-    studio, people, judges = Studio(), People(), load_judges()
-    line_up = line_ups(people)
-    galleries = {noun: gallery(judges, people, ids) for noun, ids in line_up.items()}
-    singles, doubles = single_cases(line_up, count), double_cases(line_up, doubled)
-    wanted, pairs = orders(studio, people, singles), orders(studio, people, doubles)
-    prior, _ = paint_all(studio, wanted, None)
-    print(f"{count} pictures of one person, {doubled} of two\n")
-    columns = ("router", "strength", "identity", "background change", "overlap", "two people right", "swaps", "unlike")
-    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    studio = Studio()
+    bench = set_up(studio, options.cases, options.pairs)
     for way in WAYS:
-        ours, maps = paint_way(studio, wanted, way)
-        both, _ = paint_way(studio, pairs, way)
-        right = recognised(judges, galleries, line_up, people, ours, singles).float().mean()
-        two = recognised(judges, galleries, line_up, people, both, doubles).float().prod(1).mean()
-        exchanged, unlike = swapped(judges, galleries, line_up, both, doubles).float().mean(dim=0)
-        there = F.avg_pool2d(judges.people(ours), MASK_SIZE // GRID[0])
-        change = background_change(judges, ours, prior)
-        print(
-            f"| {way.name} | {way.strength} | {right:.3f} | {change:.5f} | {overlap(maps, there):.2f} | {two:.3f} "
-            f"| {exchanged:.3f} | {unlike:.3f} |",
-            flush=True,
-        )
+        print(row(bench, studio, way), flush=True)

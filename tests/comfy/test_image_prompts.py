@@ -150,6 +150,15 @@ def test_subjects_exchanged_with_their_words_are_the_same_picture(family: Import
     assert subjects.difference(forth, crossed) > 1e-3
 
 
+def test_a_negative_picture_is_a_subject_of_the_negative_prompt(family: Imported):
+    """n + c (p − n) = p + (1 − c) (n − p): guidance away from a prompt is guidance towards it with the other sign."""
+    model, _ = ApplyMoA.execute(family.model, family.adapter, 1.0, router="constant").result
+    plain, pictured = family.prompt(seed=2), prompt(family, {MAN: 11})
+    away = family.sample(model, plain, pictured, cfg=2.0)
+    assert subjects.difference(away, family.sample(model, pictured, plain, cfg=-1.0)) < 1e-4
+    assert subjects.difference(away, family.sample(model, plain, family.prompt(), cfg=2.0)) > 1e-3
+
+
 def test_attention_decides_anew_in_every_run_and_for_every_picture_of_a_batch(family: Imported):
     model, _ = ApplyMoA.execute(family.model, family.adapter, 1.0, router="attention").result
     once = family.sample(model, prompt(family, {MAN: 11}), steps=4)

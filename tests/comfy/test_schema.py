@@ -13,7 +13,7 @@ from comfyui_moa.nodes.folders import register_adapter_folders
 register_adapter_folders()
 NODES = {node.GET_SCHEMA().node_id: node for node in asyncio.run(MoAExtension().get_node_list())}
 EXPECTED: dict[str, tuple[list[str], list[str]]] = {
-    "LoadMoAAdapter": (["adapter_file:COMBO"], ["MOA_ADAPTER", "STRING"]),
+    "LoadMoAAdapter": (["adapter_file:COMBO", "router_file:COMBO?"], ["MOA_ADAPTER", "STRING"]),
     "SubjectEncode": (
         [
             "adapter:MOA_ADAPTER",

@@ -32,6 +32,7 @@ def look(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 def call(router: WordRouter, first: Tensor, second: Tensor, row: str = "a") -> Tensor:
     """One U-Net call; the shares it was given (2,h,w)."""
     shares, watch = router.open({row: reading(SLOTS)[0]}, SLOTS, 2)
+    assert watch is not None
     watch.see(DEEP, (4, 4), lambda: (_ for _ in ()).throw(AssertionError("asked a layer that knows nothing")))
     watch.see(UP, GRID, lambda: look(first, second))
     watch.see(OUTERMOST, (16, 16), lambda: (_ for _ in ()).throw(AssertionError("asked the outermost layer")))
@@ -86,6 +87,7 @@ def test_who_is_not_there_has_no_share():
     router, slots = WordRouter(), torch.tensor([[0, 0, 0, 2]])
     row = {"a": reading(slots)[0]}
     _, watch = router.open(row, slots, 2)
+    assert watch is not None
     watch.see(UP, GRID, lambda: look(left, right))
     watch.close()
     shares, _ = router.open(row, slots, 2)

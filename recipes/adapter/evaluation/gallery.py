@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ....nodes.encoders import fingerprint
+from ....moa_attention.fingerprint import fingerprint
 from ....nodes.painter import SAMPLER, SCHEDULE, Painter
 from ....nodes.sockets import Adapter, Subject
 from .protocol import Case
