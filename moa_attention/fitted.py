@@ -9,21 +9,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from .adapter import MoAAdapter
-from .files import write_tensors
+from .files import StoredFileError, read_tensors, write_tensors
 from .fingerprint import fingerprint
 from .image_prompt import ImagePromptAdapter
 from .router import Router
 
 FORMAT, VERSION = "moa-routers", "1"
 Expert = MoAAdapter | ImagePromptAdapter
-
-
-class RouterFileError(ValueError):
-    """The file holds no routers for this adapter; the message says what was sought and what was found."""
 
 
 class RouterHeader(NamedTuple):
@@ -74,26 +69,16 @@ def save_routers(adapter: Expert, path: Path, *, expert: str, licence: str, prov
 def load_routers(adapter: Expert, path: Path, operations: ModuleType | type = nn) -> RouterHeader:
     """Put the routers of a file on the adapter they were fitted to.
 
-    Raises: RouterFileError when the file is damaged or something else, or fitted to another adapter.
+    Raises: StoredFileError when the file is damaged or something else, or fitted to another adapter.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            found = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as error:
-        raise RouterFileError(f"'{path}' cannot be read as safetensors: {error}") from error
-    if (found.get("format"), found.get("format_version")) != (FORMAT, VERSION):
-        raise RouterFileError(
-            f"'{path}' does not hold routers that can be read here: wanted {FORMAT} {VERSION}, found {found.get('format')} "
-            f"{found.get('format_version')}. Such files are made by training with only_routers."
-        )
-    if found.get("expert") != expert_name(adapter):
-        raise RouterFileError(
+    tensors, header = read_tensors(path, FORMAT, VERSION, "Training with only_routers makes such files.")
+    if header.get("expert") != expert_name(adapter):
+        raise StoredFileError(
             f"The routers in '{path}' were fitted to another adapter file. Choose the adapter that they were fitted to, or fit "
             "routers to this one."
         )
-    kind: Any = found["router"]
+    kind: Any = header["router"]
     put_on(adapter, kind, operations)
     adapter.load_state_dict(tensors, strict=False)
     adapter.eval().requires_grad_(False)
-    return RouterHeader(kind, found["expert"], found.get("licence", "not stated"), json.loads(found["provenance"]))
+    return RouterHeader(kind, header["expert"], header.get("licence", "not stated"), json.loads(header["provenance"]))

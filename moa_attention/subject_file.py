@@ -5,16 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .files import write_tensors
+from .files import StoredFileError, read_tensors, write_tensors
 
 FORMAT, VERSION = "moa-subject", "1"
-
-
-class SubjectFileError(ValueError):
-    """The file is no subject this version can read; the message says what was found."""
 
 
 class StoredSubject(NamedTuple):
@@ -46,23 +41,12 @@ def save_subject(subject: StoredSubject, path: Path) -> None:
 
 
 def load_subject(path: Path) -> StoredSubject:
-    """Raises: SubjectFileError when the file is damaged, no subject, or of an unknown version."""
+    """Raises: StoredFileError when the file is damaged, no subject, or of an unknown version."""
+    tensors, header = read_tensors(path, FORMAT, VERSION, "MoASaveSubject writes subjects into models/moa/subjects.")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as error:
-        raise SubjectFileError(f"'{path}' cannot be read as safetensors: {error}") from error
-    found = (metadata.get("format"), metadata.get("format_version"))
-    if found != (FORMAT, VERSION):
-        raise SubjectFileError(
-            f"'{path}' is not a subject that can be read here: wanted {FORMAT} {VERSION}, found {found[0]} {found[1]}. Subjects "
-            "are what MoASaveSubject writes into models/moa/subjects."
-        )
-    try:
-        number, tokens = int(metadata["occurrence"]), int(metadata.get("tokens", "0"))
+        number, tokens = int(header["occurrence"]), int(header.get("tokens", "0"))
         return StoredSubject(
-            tensors["features"], metadata["encoder"], metadata["word"], number, tokens, tensors.get("thumbnail")
+            tensors["features"], header["encoder"], header["word"], number, tokens, tensors.get("thumbnail")
         )
     except (KeyError, ValueError) as error:
-        raise SubjectFileError(f"'{path}' has a malformed header ({error!r}); save the subject again.") from error
+        raise StoredFileError(f"'{path}' has a malformed header ({error!r}); save the subject again.") from error

@@ -26,7 +26,7 @@ def open_adapter(path: Path, routers: Path | None = None, disable_dynamic: bool 
     """A patcher of the adapter in a file, and what the file says of itself or turned out to be.
 
     Args: routers: a file of routers that were fitted to it, which decide in the place of its own.
-    Raises: AdapterFileError when it is neither a MoA adapter nor an IP-Adapter, or damaged; RouterFileError.
+    Raises: AdapterFileError when it is neither a MoA adapter nor an IP-Adapter, or damaged; StoredFileError for routers.
     """
     if is_foreign(path):
         module, kind = import_ip_adapter(read_tensors(path), comfy.ops.manual_cast)

@@ -9,7 +9,8 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..moa_attention.trace import Trace
-from ..moa_attention.untrained import ConstantRouter, MaskRouter, PlaceRouter, UntrainedRouter, WordRouter
+from ..moa_attention.untrained import ConstantRouter, MaskRouter, UntrainedRouter
+from ..moa_attention.word_router import PlaceRouter, WordRouter
 from .call import PRIOR_ONLY
 from .layer_strength import LayerStrength
 from .load import CATEGORY

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Literal, NamedTuple
 
@@ -14,6 +14,7 @@ from ..expert import Projections
 from ..face_projection import FacePlusProjection, FaceProjection
 from ..image_prompt import ImagePromptAdapter, Sees
 from ..projection import HEAD, LinearProjection, PatchProjection, Place, Resampler
+from .file_order import in_order, places
 
 Flat = Mapping[str, Tensor]
 PROJECTION, LAYERS = "image_proj.", "ip_adapter."
@@ -23,13 +24,6 @@ ENCODERS = {
 }  # fmt: skip
 """Which CLIP vision model's global embedding, or patches before the last layer, are so wide."""
 RECOGNISER = "a face embedding (InsightFace's, 512 wide)"
-SD15 = [*(("input", n, 1) for n in (1, 2, 4, 5, 7, 8)), *(("output", n, 1) for n in range(3, 12)), ("middle", 0, 1)]
-SDXL = [
-    ("input", 4, 2), ("input", 5, 2), ("input", 7, 10), ("input", 8, 10), *(("output", n, 10) for n in range(3)),
-    *(("output", n, 2) for n in range(3, 6)), ("middle", 0, 10),
-]  # fmt: skip
-"""(stage, block, transformers) in the order in which the published files count layers: the middle block comes last."""
-STAGES = ("input", "middle", "output")
 BASES: dict[int, Literal["sd15", "sdxl"]] = {16: "sd15", 70: "sdxl"}
 """By the number of cross-attention layers."""
 
@@ -117,18 +111,6 @@ def read_projection(tensors: Flat, text_width: int, rank: int) -> tuple[str, dic
 def layer_keys(tensors: Flat, having: str) -> list[str]:
     """The numbers of the file's layers that have such a tensor, in their order."""
     return sorted({k.split(".")[1] for k in tensors if k.startswith(LAYERS) and f".{having}." in k}, key=int)
-
-
-def places(base: str, attention: Literal["attn1", "attn2"]) -> Iterator[str]:
-    """Names of the self- or cross-attention layers in the file's order."""
-    for stage, block, transformers in SD15 if base == "sd15" else SDXL:
-        yield from (f"{stage}_{block}_{j}_{attention}" for j in range(transformers))
-
-
-def in_order(name: str) -> tuple[int, int, int]:
-    """Sorts layer names as the U-Net executes them."""
-    stage, block, transformer, _ = name.split("_")
-    return STAGES.index(stage), int(block), int(transformer)
 
 
 def layer_specs(tensors: Flat, kind: Kind) -> dict[str, LayerSpec]:

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...moa_attention.untrained import ConstantRouter, UntrainedRouter, WordRouter
+from ...moa_attention.untrained import ConstantRouter, UntrainedRouter
+from ...moa_attention.word_router import WordRouter
 from ...nodes.apply import bias_from_strength
 from .dataset import MASK_SIZE
 from .evaluate import (

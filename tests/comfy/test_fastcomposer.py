@@ -15,7 +15,7 @@ import subjects
 import torch
 from comfyui_moa.moa_attention.importers.fastcomposer import import_fastcomposer
 from comfyui_moa.moa_attention.reference import prepare_reference
-from comfyui_moa.moa_attention.untrained import WordRouter
+from comfyui_moa.moa_attention.word_router import WordRouter
 from comfyui_moa.nodes import layers, text
 from comfyui_moa.nodes.apply import ApplyMoA, choose_router
 from comfyui_moa.nodes.folders import register_adapter_folders

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from moa_attention.blend import blend
-from moa_attention.subject_file import StoredSubject, SubjectFileError, load_subject, save_subject
+from moa_attention.files import StoredFileError
+from moa_attention.subject_file import StoredSubject, load_subject, save_subject
 
 ONE, OTHER = torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([[0.0, 4.0, 0.0]])
 
@@ -52,11 +53,11 @@ def test_a_file_gives_back_what_was_saved(tmp_path: Path, thumbnail: torch.Tenso
 def test_other_files_are_refused(tmp_path: Path):
     path = tmp_path / "a.safetensors"
     path.write_bytes(b"no")
-    with pytest.raises(SubjectFileError, match="cannot be read as safetensors"):
+    with pytest.raises(StoredFileError, match="cannot be read as safetensors"):
         load_subject(path)
     save_file({"features": torch.zeros(1, 2)}, path, metadata={"format": "moa-adapter", "format_version": "1"})
-    with pytest.raises(SubjectFileError, match="wanted moa-subject 1, found moa-adapter 1"):
+    with pytest.raises(StoredFileError, match="wanted moa-subject 1, found moa-adapter 1"):
         load_subject(path)
     save_file({"features": torch.zeros(1, 2)}, path, metadata={"format": "moa-subject", "format_version": "1"})
-    with pytest.raises(SubjectFileError, match="malformed header"):
+    with pytest.raises(StoredFileError, match="malformed header"):
         load_subject(path)

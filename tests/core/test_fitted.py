@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from toy import config, draw, setup
 
+from moa_attention.files import StoredFileError
 from moa_attention.fitted import (
-    RouterFileError,
     expert_name,
     load_routers,
     put_on,
@@ -24,7 +24,8 @@ from moa_attention.image_prompt import ImagePromptAdapter
 from moa_attention.importers.ip_adapter import flatten, import_ip_adapter
 from moa_attention.router import Router, share_out
 from moa_attention.training.loop import train
-from moa_attention.untrained import PlaceRouter, reading
+from moa_attention.untrained import reading
+from moa_attention.word_router import PlaceRouter
 
 
 def quiet(_step: int, _numbers: dict[str, float], _averaged: Any) -> None:
@@ -81,7 +82,7 @@ def test_routers_travel_alone_and_fit_their_expert_only(tmp_path: Path, kind: An
     assert header == (kind, name, "CC0-1.0", {"data": "boxes"}) and again.config.router == kind
     for key, tensor in adapter.state_dict().items():
         assert torch.equal(again.state_dict()[key], tensor)
-    with pytest.raises(RouterFileError, match="fitted to another adapter file"):
+    with pytest.raises(StoredFileError, match="fitted to another adapter file"):
         load_routers(imported(seed=1), path)
 
 
@@ -89,7 +90,7 @@ def test_other_files_are_refused(tmp_path: Path):
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors", {"format": "moa-adapter"})
     (tmp_path / "torn.safetensors").write_bytes(b"torn")
     for name, message in (("other", "wanted moa-routers 1, found moa-adapter None"), ("torn", "cannot be read")):
-        with pytest.raises(RouterFileError, match=message):
+        with pytest.raises(StoredFileError, match=message):
             load_routers(imported(), tmp_path / f"{name}.safetensors")
 
 

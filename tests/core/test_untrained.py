@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from moa_attention.config import LayerSpec
-from moa_attention.untrained import HYSTERESIS, SOFTNESS, ConstantRouter, WordRouter, decide, reading
+from moa_attention.untrained import ConstantRouter, reading
+from moa_attention.word_router import HYSTERESIS, SOFTNESS, WordRouter, decide
 
 SLOTS = torch.tensor([[0, 1, 0, 2]])
 DEEP = LayerSpec("middle_0_0_attn2", 1, 4, 4, 1, True)
