@@ -21,7 +21,7 @@ class MoASubjectCombine(io.ComfyNode):
         )
         return io.Schema(
             node_id="MoASubjectCombine",
-            display_name="Combine Pictures of a Subject (MoA)",
+            display_name="Combine Pictures (MoA)",
             category=CATEGORY,
             description="Makes one subject of several pictures that were encoded one by one, each with its own mask or crop. "
             "Word and settings are those of the first.",
