@@ -132,6 +132,7 @@ def test_one_copy_for_two_people_and_nothing_after_free(studio: Server):
                       "p": {"class_type": "PreviewImage", "inputs": {"images": ["e", 0]}}})  # fmt: skip
         return held()
 
+    painted(studio, workflow("anna", "ben", seed=4))  # what a process keeps once it has worked
     before = free()
     alone = workflow("anna", "ben", seed=2)
     del alone["woman"], alone["ben"], alone["prompt"]["inputs"]["subjects.subject_1"]
