@@ -80,13 +80,17 @@ def tidy(axes: Axes, x: str, y: str) -> None:
 
 
 def trade_off(rows: dict[str, list[dict]]) -> None:
-    """Identity against background change: what one pays for whom."""
+    """Identity against background change: what one pays for whom. Rows have letters, from the best likeness down."""
     figure, axes = plt.subplots(figsize=(9, 5.2))
-    for name, seeds in rows.items():
-        colour = RED if name == "full" else BLUE
+    ordered = sorted(rows.items(), key=lambda item: -mean(item[1], "identity"))
+    for number, (name, seeds) in enumerate(ordered):
+        colour, letter = RED if name == "full" else BLUE, chr(ord("a") + number)
         axes.scatter([s["background"] for s in seeds], [s["identity"] for s in seeds], color=colour, s=26, zorder=3)
         place = (mean(seeds, "background"), mean(seeds, "identity"))
-        axes.annotate(name, place, xytext=(7, 4), textcoords="offset points", fontsize=8.5, color=colour)
+        aside = 5 if number % 2 == 0 else -11
+        axes.annotate(letter, place, xytext=(aside, 4), textcoords="offset points", fontsize=9, color=colour)
+        key = (1.03, 1 - 0.045 * number)
+        axes.annotate(f"{letter}  {name}", key, xycoords="axes fraction", va="top", fontsize=8.5, color=colour)
     axes.axhline(CHANCE, color=GREY, lw=1, ls=":")
     axes.text(axes.get_xlim()[1], CHANCE, "chance ", ha="right", va="bottom", color=GREY, fontsize=8.5)
     axes.set_xscale("log")
