@@ -31,10 +31,12 @@ class Trace:
     def __init__(self, layers: tuple[LayerSpec, ...]):
         self.layers = layers
         self.calls: list[Call] = []
+        self.ran = False
+        """Whether there was a run at all, be it one in which nobody had anything to say."""
 
     def begin(self) -> None:
         """Forget the run before."""
-        self.calls = []
+        self.calls, self.ran = [], True
 
     def record(self, sigma: Tensor, images: Tensor) -> Observe:
         """Open a call and return the observer that fills it."""

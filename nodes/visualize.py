@@ -31,8 +31,8 @@ def chosen_steps(trace: Trace, first: int, last: int) -> list[list[Call]]:
     steps = trace.steps()
     if not steps:
         raise ValueError(
-            "The trace is empty: no sampling with this ApplyMoA had a subject. Connect the sampler to ApplyMoA's model, use "
-            "MoATextEncode with a subject for its positive prompt, and queue again (change the seed if the result was cached)."
+            "The trace is empty: there was no sampling with this ApplyMoA. Connect the sampler to ApplyMoA's model and queue again "
+            "(change the seed if the result was cached)."
         )
     stop = len(steps) if last < 0 else last + 1
     if not steps[first:stop]:
@@ -103,6 +103,8 @@ class RouterVisualize(io.ComfyNode):
         last_step: int = -1,
         mask_threshold: float = 0.5,
     ) -> io.NodeOutput:
+        if trace.ran and not trace.steps():
+            return nobody_spoke(image)
         steps = chosen_steps(trace, first_step, last_step)
         names = [spec.name for spec in trace.layers if LAYERS[layers](spec)]
         grid = finest_grid(steps)
@@ -117,6 +119,15 @@ class RouterVisualize(io.ComfyNode):
             pictures = torch.stack([heat_map(m) for m in maps])
         masks = torch.stack([to_mask(m, mask_threshold) for m in maps])
         return io.NodeOutput(pictures, masks, ui=ui.PreviewImage(pictures, cls=cls))
+
+
+def nobody_spoke(image: torch.Tensor) -> io.NodeOutput:
+    """What a run without subjects shows: pictures (B,H,W,3) with nothing over them, and empty masks."""
+    nowhere = torch.zeros(image.shape[1:3])
+    pictures = torch.stack([overlay(picture[..., :3].cpu(), nowhere) for picture in image])
+    return io.NodeOutput(
+        pictures, nowhere.expand(len(image), -1, -1), ui=ui.PreviewImage(pictures, cls=RouterVisualize)
+    )
 
 
 def finest_grid(steps: list[list[Call]]) -> tuple[int, int]:

@@ -149,6 +149,15 @@ def test_an_empty_trace_says_why(family: Family):
         )
 
 
+def test_a_run_in_which_nobody_spoke_has_an_empty_mask(family: Family):
+    model, trace = ApplyMoA.execute(family.model, family.adapter, 1.0).result
+    family.sample(model, family.prompt())
+    image = torch.rand(2, 8, 8, 3)
+    for mode in MODES:
+        pictures, masks = RouterVisualize.execute(trace, image, mode, "all").result
+        assert pictures.shape == image.shape and masks.shape == (2, 8, 8) and not masks.any()
+
+
 def test_a_picture_of_another_run_is_refused(wide: Trace):
     with pytest.raises(ValueError, match="picture 1 of the batch"):
         RouterVisualize.execute(wide, torch.rand(2, 64, 128, 3), "overlay", "all")
