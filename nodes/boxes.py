@@ -46,10 +46,22 @@ def find_boxes(images: torch.Tensor, boxes: Any, mask: torch.Tensor | None) -> F
 
 
 def read_boxes(boxes: Any, pictures: int) -> list[list[Box]]:
-    """The host's BOUNDING_BOX: a dict, a list of them for every picture, or a list of lists, one for each picture."""
+    """The host's BOUNDING_BOX: a dict, a list of them for every picture, or a list of lists, one for each picture.
+
+    Raises: ValueError as `read_box` and `for_each`.
+    """
     nested = [[boxes]] if isinstance(boxes, dict) else boxes if boxes and isinstance(boxes[0], list) else [boxes]
-    read = [[Box(*(float(box[key]) for key in Box._fields)) for box in of_one] for of_one in nested]
-    return for_each(read, pictures, "boxes")
+    return for_each([[read_box(box) for box in of_one] for of_one in nested], pictures, "boxes")
+
+
+def read_box(box: Any) -> Box:
+    """Raises: ValueError when another pack's box is no BOUNDING_BOX."""
+    try:
+        return Box(*(float(box[key]) for key in Box._fields))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"MoASubjectCrop wants boxes with {', '.join(Box._fields)}, as ComfyUI's own detectors give them; found {box}."
+        ) from error
 
 
 def mask_regions(mask: torch.Tensor, pictures: int, height: int, width: int) -> list[list[Box]]:

@@ -160,6 +160,12 @@ def test_boxes_of_cores_mediapipe_node():
     assert len(crops) == sum(bool(of_one) for of_one in inside)
 
 
+@pytest.mark.parametrize("box", [{"x": 1, "y": 2}, [1, 2, 3, 4], {"x": 1, "y": 2, "width": "wide", "height": 3}])
+def test_boxes_of_another_kind_are_refused(box: object):
+    with pytest.raises(ValueError, match="wants boxes with x, y, width, height"):
+        read_boxes([box, box], 1)
+
+
 def test_regions_of_a_mask():
     images, mask = noise(2), torch.zeros(1, 50, 100)  # half as large as the pictures
     mask[:, 10:20, 10:20], mask[:, 10:30, 60:80] = 1, 1
