@@ -147,6 +147,10 @@ def main(argv: list[str]) -> None:
             print(f"| {name} | {parts} | {total:.2f} | {fits} | {hours} |", flush=True)
     except ValueError as error:
         sys.exit(f"plan: {error}")
+    if settings.train.only_routers:
+        print(
+            "\nThis counts a whole adapter. With only_routers less is trained, and less memory is needed than this says."
+        )
     if room:
         print(
             f"\nIn all: with {OVERHEAD:g} GiB for driver and fragments. Hours: at {REACHED:.0%} of the data sheet's speed."
