@@ -20,7 +20,7 @@ def combine(features: Sequence[Tensor], weights: Sequence[float], how: How) -> T
         weights: how much each counts, relative to the others; "concat" knows no weights.
         how: "mean"; "norm mean", the mean of directions at the mean of lengths, so that no picture counts more because its
             feature is longer; "concat", image tokens side by side.
-    Raises: ValueError when weights are too many or too few, negative, or all zero.
+    Raises: ValueError when weights are negative, or all zero.
     """
     if how == "concat":
         return torch.cat(list(features), dim=-1)

@@ -34,20 +34,16 @@ class RouterHeader(NamedTuple):
 def put_on(adapter: Expert, kind: Literal["linear", "mlp"], operations: ModuleType | type = nn) -> None:
     """Give every layer a neutral router in float32, in the place of what it had."""
     device = next(adapter.layers.parameters()).device
-    for layer in layers_of(adapter):
+    layers: Any = adapter.layers.values()  # whose kinds all have a spec and a router
+    for layer in layers:
         layer.router = Router(layer.spec.hidden, kind, operations=operations, device=device)
         layer.router.zero()
     adapter.config = replace(adapter.config, router=kind)
 
 
-def layers_of(adapter: Expert) -> Iterator[Any]:
-    """Its layers, whose kinds all have a `spec` and a `router`."""
-    yield from adapter.layers.values()
-
-
 def routers_of(adapter: nn.Module) -> Iterator[nn.Module]:
     """The routers of its layers."""
-    yield from (module for module in adapter.modules() if isinstance(module, Router))
+    return (module for module in adapter.modules() if isinstance(module, Router))
 
 
 def expert_name(adapter: Expert) -> str:

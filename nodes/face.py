@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from ..moa_attention.align import align
 from ..moa_attention.crop import Box, Order, choose
-from .folders import FACES, face_path
+from .folders import FACES, face_path, stamp
 from .load import CATEGORY
 from .sight import CLIP_PICTURE
 from .sockets import FaceSocket
@@ -109,8 +109,7 @@ class MoALoadFaceEmbedding(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, face_file: str) -> str:
-        status = face_path(face_file).stat()
-        return f"{status.st_size} {status.st_mtime_ns}"
+        return stamp(face_path(face_file))
 
     @classmethod
     def execute(cls, face_file: str) -> io.NodeOutput:

@@ -75,6 +75,12 @@ def router_path(name: str) -> Path:
     return file_of(ROUTERS, name, "routers", "Training with only_routers makes them; refresh the browser page.")
 
 
+def stamp(path: Path) -> str:
+    """What changes when a file does, for the host's caches."""
+    status = path.stat()
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
 def file_of(folder: str, name: str, kind: str, advice: str) -> Path:
     """Raises: FileNotFoundError naming the folder searched and what was seen there."""
     found = folder_paths.get_full_path(folder, name)

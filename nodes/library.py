@@ -12,7 +12,7 @@ from ..moa_attention.blend import Along, blend
 from ..moa_attention.combine import alike
 from ..moa_attention.reference import square
 from ..moa_attention.subject_file import StoredSubject, load_subject, save_subject
-from .folders import SUBJECTS, new_file, subject_path
+from .folders import SUBJECTS, new_file, stamp, subject_path
 from .load import CATEGORY
 from .sockets import Subject, SubjectSocket
 
@@ -100,8 +100,7 @@ class MoALoadSubject(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, subject_file: str, word: str, occurrence: int) -> str:
-        status = subject_path(subject_file).stat()
-        return f"{status.st_size} {status.st_mtime_ns}"
+        return stamp(subject_path(subject_file))
 
     @classmethod
     def execute(cls, subject_file: str, word: str, occurrence: int) -> io.NodeOutput:

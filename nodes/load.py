@@ -11,7 +11,7 @@ from ..moa_attention.adapter import MoAAdapter
 from ..moa_attention.checkpoint import Header
 from ..moa_attention.image_prompt import ImagePromptAdapter
 from .adapter_files import open_adapter
-from .folders import ROUTERS, WEIGHTS, adapter_names, adapter_path, router_path
+from .folders import ROUTERS, WEIGHTS, adapter_names, adapter_path, router_path, stamp
 from .mini import load_mini
 from .sockets import Adapter, AdapterSocket
 
@@ -97,7 +97,7 @@ class LoadMoAAdapter(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, adapter_file: str, router_file: str = OWN) -> str:
         files = [adapter_path(adapter_file), *([] if router_file == OWN else [router_path(router_file)])]
-        return " ".join(f"{f.stat().st_size} {f.stat().st_mtime_ns}" for f in files)
+        return " ".join(map(stamp, files))
 
     @classmethod
     def execute(cls, adapter_file: str, router_file: str = OWN) -> io.NodeOutput:

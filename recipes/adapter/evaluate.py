@@ -21,7 +21,7 @@ from ...nodes.call import PRIOR_ONLY
 from ...nodes.layers import layer_paths
 from ...nodes.load import encoder_identity
 from ...nodes.painter import Painter
-from ...nodes.sight import encode_clip, encode_embedded
+from ...nodes.sight import Given, see
 from ...nodes.sockets import Adapter
 from ...nodes.text import bind
 from .evaluation.gallery import PRIOR, Gallery
@@ -122,12 +122,10 @@ def look(adapter: Adapter, frozen: Frozen, person: Person) -> Tensor:
     Raises: SettingsError when the adapter needs a CLIP vision model, ValueError when it needs another.
     """
     images, masks = person.picture.movedim(0, -1)[None], None if person.mask is None else person.mask[None]
-    if adapter.patcher.model.encoder is not None:
-        return encode_embedded(adapter, images, masks)
-    if frozen.vision is None:
+    if adapter.patcher.model.encoder is None and frozen.vision is None:
         wanted = adapter.patcher.model.config.image_encoder
         raise SettingsError(f"models.clip_vision: the adapter sees through '{wanted}'; name that model's file here.")
-    return encode_clip(adapter, frozen.vision, images, masks)
+    return see(adapter, Given(images, masks, frozen.vision))
 
 
 def paint(cases: list[Case], gallery: Gallery) -> None:
