@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..moa_attention.adapter import MoAAdapter
-from ..moa_attention.budget import AutomaticBudget, Budget
+from ..moa_attention.budget import ALL, AutomaticBudget, Budget
 from ..moa_attention.config import LayerSpec
 from ..moa_attention.expert import Projections
 from ..moa_attention.image_prompt import ImagePromptAdapter
@@ -79,6 +79,16 @@ class Call:
     watch: Watch | None
     """Of an untrained router that looks on."""
 
+    def layout(self) -> str:
+        """Everything but the values of tensors: what a compiled U-Net has fixed."""
+        step = self.step
+        tensors = (step.rows, step.slots, step.tokens, step.shares, *(h.key for h in step.kept.values()))
+        shapes = [None if tensor is None else tuple(tensor.shape) for tensor in tensors]
+        look = None if self.observe is None else self.observe.__qualname__
+        return repr(
+            (shapes, step.learned, step.apart, step.loudness, step.budget, [*self.layers], look, self.watch is None)
+        )
+
     def projections(self, name: str) -> Projections:
         """The base model's own projections of a layer."""
         return Projections.of(self.unet.get_submodule(self.paths[name]))
@@ -115,7 +125,9 @@ def open_call(
     who = [(str(options["uuids"][row // batch]), row % batch) for row in rows.tolist()] if how.router else []
     step, watch = share_out(how, step, mine, weights, who)
     prompts = None if mine.prompts is None else tuple(mine.prompts.flatten().tolist())
-    budget, look = how.budget.open((prompts, x.shape))
+    compiled = "torch_compile_kwargs" in base.current_patcher.model_options  # where every new shape would cost minutes
+    fixed = ALL if compiled and isinstance(how.budget, AutomaticBudget) else how.budget
+    budget, look = fixed.open((prompts, x.shape))
     layers = {
         name: cast("RoutedLayer", layer)
         for name, layer in adapter.layers.items()

@@ -30,6 +30,9 @@ from .text import PAYLOAD, check_encoders, check_regions, complete_conditions
 
 log = logging.getLogger(__name__)
 
+LAYOUT = "moa_layout"
+"""Name of the U-Net's argument that says how a call is laid out."""
+
 
 def host_patcher(module: nn.Module, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
     """Hand a module's weights to the host: counted, loaded, offloaded and freed with the models.
@@ -84,6 +87,7 @@ def apply_adapter(
     model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(watch_run, encoder, how, trace))
     model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, partial(complete_batch, how))
     model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, partial(begin_call, how))
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, tell_layout)
     model.set_model_attn1_patch(capture_attn1)
     model.set_model_attn2_patch(capture_attn2)
     model.set_model_attn1_output_patch(blend_attn1)
@@ -93,7 +97,12 @@ def apply_adapter(
 
 def detach(model: comfy.model_patcher.ModelPatcher) -> None:
     """Remove MoA from a clone, so that two ApplyMoA in a row mean the second."""
-    for kind in (WrappersMP.OUTER_SAMPLE, WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL):
+    for kind in (
+        WrappersMP.OUTER_SAMPLE,
+        WrappersMP.CALC_COND_BATCH,
+        WrappersMP.APPLY_MODEL,
+        WrappersMP.DIFFUSION_MODEL,
+    ):
         model.remove_wrappers_with_key(kind, KEY)
     patches = model.model_options["transformer_options"].get("patches", {})
     for kind, ours in OURS.items():
@@ -144,10 +153,21 @@ def begin_call(
     if call is not None:
         options = {**options, KEY: call}
         options["patches"] = in_order(options["patches"])
-    result = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+    layout = "" if call is None else call.layout()
+    result = executor(x, t, c_concat, c_crossattn, control, options, **kwargs, **{LAYOUT: layout})
     if call is not None and call.watch is not None:
         call.watch.close()
     return result
+
+
+def tell_layout(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """DIFFUSION_MODEL: look at the call's layout where a compiled U-Net must notice when it is another.
+
+    The host compiles without guards on transformer_options, so whatever differs there is taken for what it was the first
+    time. An argument is guarded, if it is read.
+    """
+    bool(kwargs.pop(LAYOUT))
+    return executor(*args, **kwargs)
 
 
 def in_order(patches: dict[str, list]) -> dict[str, list]:

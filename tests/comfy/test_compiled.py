@@ -1,0 +1,88 @@
+"""Under the host's TorchCompileModel: one graph, no break in it, and the same results whatever changes between calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import comfy.ldm.modules.attention as attention
+import pytest
+import subjects
+import torch
+from comfy_api.torch_helpers import set_torch_compile_wrapper
+from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
+from comfyui_moa.moa_attention.budget import AutomaticBudget, Budget
+from comfyui_moa.moa_attention.trace import Trace
+from comfyui_moa.nodes import patch
+from torch._dynamo.utils import counters
+
+MAN = {4: 11}
+
+
+@pytest.fixture(scope="module")
+def family() -> subjects.Family:
+    return subjects.make_family("sd15")
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Graphs are counted from nothing, with the attention of GPUs: the host's own for CPUs breaks graphs by itself."""
+    for module in (attention, patch):
+        monkeypatch.setattr(module, "optimized_attention", attention.attention_pytorch)
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def compiled(model: Any) -> Any:
+    """What core's TorchCompileModel makes of a model, but for the code generator, which needs a compiler."""
+    model = model.clone(disable_dynamic=True)
+    options: Any = {"guard_filter_fn": skip_torch_compile_dict}
+    set_torch_compile_wrapper(model, backend="eager", options=options)
+    return model
+
+
+def graphs() -> int:
+    return counters["stats"]["unique_graphs"]
+
+
+def test_what_a_user_changes_compiles_nothing_anew_and_what_must_is_noticed(family: subjects.Family):
+    base = compiled(family.model)
+
+    def same(prompt: Any, **options: Any) -> None:
+        got = family.sample(family.attach(base, **options), prompt)
+        assert subjects.difference(family.sample(family.attach(**options), prompt), got) < 1e-5
+
+    same(family.prompt(subjects=MAN))
+    assert graphs() == 1
+    same(family.prompt(subjects={4: 12}))
+    same(family.prompt(subjects={7: 12}, seed=8))
+    same(family.prompt(subjects=MAN), prior_bias=0.7)
+    assert graphs() == 1, "subject, prompt and strength are values"
+    same(family.prompt(subjects=MAN), start=0.5)
+    assert graphs() == 2, "a call in which nobody speaks is another graph, once"
+    same(family.prompt())
+    same(family.prompt(subjects=MAN), budget=Budget(0.25))
+    assert graphs() == 3
+    assert not counters["graph_break"]
+
+
+def test_a_trace_and_two_people_before_the_compiler(family: subjects.Family):
+    prompt, traces = family.prompt(subjects={4: 11, 6: 12}), []
+    for through in (compiled, lambda model: model):
+        trace = Trace(family.adapter.patcher.model.config.layers)
+        traces.append((family.sample(through(family.attach(trace=trace)), prompt), trace))
+    (got, seen), (expected, plain) = traces
+    assert subjects.difference(expected, got) < 1e-5
+    assert graphs() == 1 and not counters["graph_break"]
+    for ours, theirs in zip(seen.calls, plain.calls, strict=True):
+        assert ours.maps.keys() == theirs.maps.keys() and len(ours.maps) == 32
+        assert all(torch.allclose(ours.maps[n].float(), theirs.maps[n].float(), atol=1e-3) for n in ours.maps)
+
+
+def test_automatic_stays_dense_where_every_shape_would_compile_anew(family: subjects.Family):
+    prompt, automatic = family.prompt(subjects=MAN), AutomaticBudget()
+    got = family.sample(family.attach(compiled(family.model), budget=automatic), prompt, steps=4)
+    assert graphs() == 1
+    assert subjects.difference(family.sample(family.attach(), prompt, steps=4), got) < 1e-5
