@@ -8,6 +8,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..moa_attention.budget import ALL, AutomaticBudget, Budget
 from ..moa_attention.trace import Trace
 from ..moa_attention.untrained import ConstantRouter, MaskRouter, UntrainedRouter
 from ..moa_attention.word_router import PlaceRouter, WordRouter
@@ -27,6 +28,14 @@ ROUTERS: dict[str, Callable[[], UntrainedRouter]] = {
     "attention": WordRouter,
     "mask": MaskRouter,
     "constant": ConstantRouter,
+}
+
+BUDGETS: dict[str, Callable[[], Budget | AutomaticBudget]] = {
+    "all": lambda: ALL,
+    "automatic": AutomaticBudget,
+    "1/2": lambda: Budget(1 / 2),
+    "1/4": lambda: Budget(1 / 4),
+    "1/8": lambda: Budget(1 / 8),
 }
 
 
@@ -103,6 +112,16 @@ class ApplyMoA(io.ComfyNode):
                 LayerStrengthSocket.Input(
                     "layer_strength", optional=True, tooltip="Factors of the strength for parts of the U-Net."
                 ),
+                io.Combo.Input(
+                    "pixels",
+                    options=list(BUDGETS),
+                    default="all",
+                    optional=True,
+                    advanced=True,
+                    tooltip="For how many pixels of a layer subjects are computed: those where the router gives them most, the "
+                    "others are the base model's. all: exact. automatic: as many as the routers give to subjects, found "
+                    "while sampling. A fixed part: the same shapes in every step, for compiled models.",
+                ),
             ],
             outputs=[
                 io.Model.Output(tooltip="For any sampler."),
@@ -122,6 +141,7 @@ class ApplyMoA(io.ComfyNode):
         end_percent: float = 1.0,
         router: str = "automatic",
         layer_strength: LayerStrength | None = None,
+        pixels: str = "all",
     ) -> io.NodeOutput:
         trace = Trace(adapter.patcher.model.config.layers)
         patched = apply_adapter(
@@ -133,6 +153,7 @@ class ApplyMoA(io.ComfyNode):
             end=end_percent,
             router=choose_router(router, adapter),
             loudness=layer_strength.by_layer(adapter.patcher.model.config.layers) if layer_strength else None,
+            budget=BUDGETS[pixels](),
             trace=trace,
         )
         return io.NodeOutput(patched, trace)

@@ -53,7 +53,7 @@ class How(NamedTuple):
 
 
 class Payload(NamedTuple):
-    """What the rows of a call carry, all on the CPU: see `text.PAYLOAD`."""
+    """What the rows of a call carry, all on the CPU: see `text.PAYLOAD` and `text.PROMPT`."""
 
     slots: Tensor | None
     features: Tensor | None

@@ -26,7 +26,7 @@ from ..moa_attention.trace import Trace
 from ..moa_attention.untrained import MaskRouter, UntrainedRouter
 from .call import KEY, Call, How, Payload, RecordCall, open_call
 from .layers import layer_paths
-from .text import PAYLOAD, check_encoders, check_regions, complete_conditions
+from .text import PAYLOAD, PROMPT, check_encoders, check_regions, complete_conditions
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ def begin_call(
     **kwargs: Any,
 ) -> Tensor:
     """APPLY_MODEL: turn the rows' payload into this call's state, once, and put it where the patches look."""
-    payload = Payload(*(kwargs.pop(name, None) for name in PAYLOAD))
+    payload = Payload(*(kwargs.pop(name, None) for name in (*PAYLOAD, PROMPT)))
     options = transformer_options or {}
     call = open_call(how, executor.class_obj, payload, x, t, c_crossattn, options)
     if call is not None:

@@ -18,9 +18,9 @@ SLOTS, FEATURES, TERMS, BARRED = "moa_slots", "moa_subjects", "moa_terms", "moa_
 """Names in `model_conds`: (1,M,1), 0 for an ordinary token and s for subject s; then of each subject (1,S,F) the image
 feature, (1,S,3) how its strength, start and end differ from 1, 0 and 1, and (1,S,h,w) where it must not speak. Zeros mean
 nothing special, so that conds may be padded with them."""
+PAYLOAD = (SLOTS, FEATURES, TERMS, BARRED)
 PROMPT = "moa_prompt"
 """Added in every step: (1,1), the same number for the same prompt; 0 where several rows may differ."""
-PAYLOAD = (SLOTS, FEATURES, TERMS, BARRED, PROMPT)
 REGION = 64
 """Side of the square on which regions are kept."""
 ENCODER = "moa_encoder"

@@ -8,7 +8,7 @@ People of the test split, the same seeds for all. What is measured is as in `eva
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -106,7 +106,7 @@ class Bench(NamedTuple):
 COLUMNS = ("router", "strength", "identity", "background change", "overlap", "two people right", "swaps", "unlike")
 
 
-def set_up(studio: Studio, cases: int, pairs: int) -> Bench:
+def set_up(studio: Studio, cases: int, pairs: int, columns: Sequence[str] = COLUMNS) -> Bench:
     """The same people and seeds for everybody; says so, and prints the head of the table."""
     people, judges = People(), load_judges()
     line_up = line_ups(people)
@@ -114,7 +114,7 @@ def set_up(studio: Studio, cases: int, pairs: int) -> Bench:
     singles, doubles = single_cases(line_up, cases), double_cases(line_up, pairs)
     wanted = orders(studio, people, singles)
     print(f"{cases} pictures of one person, {pairs} of two\n")
-    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     prior, _ = paint_all(studio, wanted, None)
     return Bench(judges, people, line_up, galleries, singles, doubles, wanted, orders(studio, people, doubles), prior)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from ...moa_attention.adapter import MoAAdapter
+from ...moa_attention.budget import ALL, AutomaticBudget, Budget
 from ...moa_attention.reference import prepare_reference
 from ...moa_attention.trace import Call, Trace, average_map
 from ...moa_attention.untrained import UntrainedRouter
@@ -105,6 +106,7 @@ class Studio:
         prior_bias: float | None = BIAS,
         start: float = START,
         router: UntrainedRouter | None = None,
+        budget: Budget | AutomaticBudget = ALL,
     ) -> tuple[Tensor, Trace]:
         """Paint a batch. Noise that the sampler adds on its way depends on the place in the batch.
 
@@ -112,6 +114,7 @@ class Studio:
             prior_bias: in the place of what STRENGTH means; None leaves the adapter out.
             start: in the place of START.
             router: in the place of the adapter's own.
+            budget: for how many pixels of each layer the personalised branch is computed.
 
         Returns: pictures (B,3,128,128) in [0,1], and what the router did.
         """
@@ -125,6 +128,7 @@ class Studio:
                 prior_bias=prior_bias,
                 start=start,
                 router=router,
+                budget=budget,
                 trace=trace,
             )
         noise = torch.cat(

@@ -57,6 +57,7 @@ EXPECTED: dict[str, tuple[list[str], list[str]]] = {
             "end_percent:FLOAT",
             "router:COMBO?",
             "layer_strength:MOA_LAYER_STRENGTH?",
+            "pixels:COMBO?",
         ],
         ["MODEL", "MOA_TRACE"],
     ),

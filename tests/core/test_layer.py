@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from moa_attention.attention import attend, attention_probabilities
 from moa_attention.config import LayerSpec, MoAConfig
-from moa_attention.expert import Projections
+from moa_attention.expert import LowRank, Projections
 from moa_attention.layer import MoALayer, Routing
 from moa_attention.router import Router, mix, route_of
 
@@ -186,3 +186,21 @@ def test_subjects_apart_are_each_alone_where_they_have_the_share():
         expected = prior + loud * (alone - prior)
         torch.testing.assert_close(ours[:, part], expected[:, part], rtol=1e-5, atol=1e-5)
     assert torch.equal(ours[:, 8:], prior[:, 8:])
+
+
+@torch.no_grad()
+def test_a_low_rank_projection_is_merged_where_that_pays_and_weights_are_at_hand():
+    own, prior = LowRank(32, 48, 3), nn.Linear(32, 48, bias=False)
+    many, few = torch.randn(2, 40, 32), torch.randn(2, 7, 32)
+    expected = prior(many) + own.up(own.down(many))
+    merged = own.merged(many, prior)
+    assert merged is not None
+    torch.testing.assert_close(many @ merged.T, expected)
+    torch.testing.assert_close(own(many, prior), expected)
+    assert own.merged(few, prior) is None
+    assert own.merged(many, nn.Sequential(prior)) is None, "no bare layer"
+    assert own.merged(many, nn.Linear(32, 48)) is None, "a bias would be lost"
+    assert own.merged(many.half(), prior) is None and own.merged(many, prior.to("meta")) is None
+    streamed: Any = nn.Linear(32, 48, bias=False)
+    streamed.weight_function = [lambda weight: weight + 1]
+    assert own.merged(many, streamed) is None

@@ -1,0 +1,112 @@
+"""Fewer pixels and kept projections in the host's own sampler, against computing everything every time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import subjects
+import torch
+from comfyui_moa.moa_attention.budget import AutomaticBudget, Budget
+from comfyui_moa.moa_attention.memory import PromptMemory
+from comfyui_moa.moa_attention.untrained import MaskRouter
+from comfyui_moa.nodes import text
+from comfyui_moa.nodes.apply import ApplyMoA
+from comfyui_moa.nodes.sockets import Subject, Terms
+from subjects import Family
+from torch import Tensor
+
+MAN = {4: 11}
+
+
+@pytest.fixture(scope="module", params=["sd15", "sdxl"])
+def family(request: pytest.FixtureRequest) -> Family:
+    return subjects.make_family(request.param)
+
+
+def in_a_corner(family: Family, pictures: dict[int, int]) -> Any:
+    """A prompt whose subjects may speak in a corner only: resized to any grid, it is at most a quarter of the pixels."""
+    [[context, extra]] = family.prompt()
+    region = torch.zeros(64, 64)
+    region[:24, :24] = 1
+    bound = [
+        text.Binding(Subject("man", 1, subjects.picture(s), subjects.ENCODER, Terms(region=region)), p)
+        for p, s in pictures.items()
+    ]
+    return [[context, {**extra, **text.payload(context, extra, bound)}]]
+
+
+@pytest.mark.parametrize("pictures", [MAN, {4: 11, 7: 12}], ids=["one", "two"])
+def test_a_budget_of_what_subjects_win_is_exact_and_less_is_not(family: Family, pictures: dict[int, int]):
+    prompt, size = in_a_corner(family, pictures), (32, 32)
+    dense = family.sample(family.attach(router=MaskRouter()), prompt, size=size)
+    enough = family.sample(family.attach(router=MaskRouter(), budget=Budget(1 / 4)), prompt, size=size)
+    assert subjects.difference(dense, enough) < 1e-4
+    less = family.sample(family.attach(router=MaskRouter(), budget=Budget(1 / 16)), prompt, size=size)
+    assert subjects.difference(dense, less) > 1e-2
+
+
+def test_automatic_finds_the_quarter(family: Family):
+    prompt, automatic, found = in_a_corner(family, MAN), AutomaticBudget(), []
+    model = family.attach(router=MaskRouter(), budget=automatic, record=lambda *_: lambda spec, _: found.append(spec))
+    got = family.sample(model, prompt, size=(32, 32), steps=5)
+    dense = family.sample(family.attach(router=MaskRouter()), prompt, size=(32, 32), steps=5)
+    assert subjects.difference(dense, got) < 1e-4
+    assert 0.2 < automatic.mean() < 0.5
+    assert len(found) == 5 * len(family.adapter.patcher.model.layers)
+
+
+@pytest.mark.parametrize("pixels", ["1/2", "automatic"])
+def test_rows_and_batches_are_the_same_one_by_one(family: Family, pixels: str):
+    both = family.prompt(seed=1, subjects=MAN), family.prompt(seed=2, subjects={6: 12})
+    (model, _) = ApplyMoA.execute(family.model, family.adapter, 1.0, pixels=pixels).result
+    together = family.sample(model, *both, steps=3)
+
+    def alone(row: int) -> Tensor:
+        def one_at_a_time(apply: Any, given: dict) -> Tensor:
+            x, t, c = given["input"], given["timestep"], given["c"]
+            rows = [slice(i, i + 1) for i in range(len(x))]
+            options = [{**c["transformer_options"]} for _ in rows]
+            for i, o in enumerate(options):
+                o["cond_or_uncond"], o["uuids"] = o["cond_or_uncond"][i : i + 1], o["uuids"][i : i + 1]
+            parts = [
+                {**{k: v[r] if isinstance(v, Tensor) else v for k, v in c.items()}, "transformer_options": o}
+                for r, o in zip(rows, options, strict=True)
+            ]
+            return torch.cat([apply(x[r], t[r], **part) for r, part in zip(rows, parts, strict=True)])
+
+        split = model.clone()
+        split.set_model_unet_function_wrapper(one_at_a_time)
+        return family.sample(split, *both, steps=3)
+
+    # Automatic budgets are a row's own where rows come alone, so only what is small may differ.
+    assert subjects.difference(together, alone(0)) < (1e-4 if pixels == "1/2" else 0.2)
+
+
+def test_words_are_projected_once_a_run_and_never_across_runs(family: Family, monkeypatch: pytest.MonkeyPatch):
+    prompt, other = family.prompt(subjects=MAN), family.prompt(seed=9, subjects=MAN)
+    heard: list[int] = []
+    layer: Any = next(layer for layer in family.adapter.patcher.model.layers.values() if layer.spec.is_cross)
+    listen = layer.listen
+    monkeypatch.setattr(layer, "listen", lambda c, base: heard.append(c.shape[1]) or listen(c, base))
+    model = family.attach()
+    first = family.sample(model, prompt, steps=3)
+    assert heard == [77, 1, 1, 1], "all words once, then the subject's in every step"
+    second = family.sample(model, other, steps=3)
+    assert heard == [77, 1, 1, 1] * 2
+    heard.clear()
+    monkeypatch.setattr(PromptMemory, "number", lambda *_: 0)
+    assert subjects.difference(first, family.sample(family.attach(), prompt, steps=3)) < 1e-4
+    assert subjects.difference(second, family.sample(family.attach(), other, steps=3)) < 1e-4
+    assert heard == [77] * 6
+
+
+def test_words_are_not_kept_where_rows_are_prompts_of_their_own(family: Family):
+    one, two = family.prompt(seed=1, subjects=MAN), family.prompt(seed=3, subjects={4: 12})
+    [[c1, e1]], [[c2, e2]] = one, two
+    conds = {k: type(v)(torch.cat([v.cond, e2["model_conds"][k].cond])) for k, v in e1["model_conds"].items()}
+    extra = {k: torch.cat([v, e2[k]]) if isinstance(v, Tensor) else v for k, v in e1.items()}
+    batch = [[torch.cat([c1, c2]), {**extra, "model_conds": conds}]]
+    got = family.sample(family.attach(), batch, size=(8, 8, 2))
+    for row, prompt in enumerate((one, two)):
+        assert subjects.difference(family.sample(family.attach(), prompt, size=(8, 8, 2))[row], got[row]) < 1e-4
