@@ -115,9 +115,9 @@ def open_call(
     step = adapter.begin(
         context,
         base.model_sampling.timestep(t).float(),
-        slots.squeeze(-1).long().to(device),
-        features.to(device, dtype),
-        None if len(rows) == len(x) else rows.to(device),
+        slots.squeeze(-1).long().to(device, non_blocking=True),
+        features.to(device, dtype, non_blocking=True),
+        None if len(rows) == len(x) else rows.to(device, non_blocking=True),
         torch.full((), how.prior_bias, device=device),
         weights if how.router is None else None,
     )
@@ -153,7 +153,7 @@ def share_out(
     """
     allowed, slots = None, cast("Tensor", payload.slots)
     if payload.barred is not None and payload.barred.any():
-        allowed = 1 - payload.barred.to(step.slots.device)
+        allowed = 1 - payload.barred.to(step.slots.device, non_blocking=True)
     subjects = cast("Tensor", payload.features).shape[1]
     if how.router is None:
         bounds = None if allowed is None else allowed * present(step.slots, subjects)[..., None, None]

@@ -142,10 +142,12 @@ def weights_now(terms: torch.Tensor, sigma: torch.Tensor, sampling: Any) -> torc
         return None
     strength, start, end = (terms + torch.tensor([1.0, 0.0, 1.0])).unbind(-1)
     first, last = (
-        torch.tensor([[float(sampling.percent_to_sigma(p)) for p in row] for row in part.tolist()]).to(sigma.device)
+        torch.tensor([[float(sampling.percent_to_sigma(p)) for p in row] for row in part.tolist()]).to(
+            sigma.device, non_blocking=True
+        )
         for part in (start, end)
     )
-    return strength.to(sigma.device) * ((sigma <= first) & (sigma > last))
+    return strength.to(sigma.device, non_blocking=True) * ((sigma <= first) & (sigma > last))
 
 
 def check_encoders(conds: Iterable[dict], encoder: str) -> bool:

@@ -65,9 +65,11 @@ def attentions(model: Any) -> dict[str, nn.Module]:
     return {layer.spec.name: unet.get_submodule(layer.path) for layer in layers.attention_layers(unet)}
 
 
-def make_config(model: Any, context: int, base: str = "test", image_encoder: str = EMBEDDED_ENCODER) -> MoAConfig:
+def make_config(
+    model: Any, context: int, base: str = "test", image_encoder: str = EMBEDDED_ENCODER, **options: Any
+) -> MoAConfig:
     specs = tuple(layer.spec for layer in layers.attention_layers(layers.unet_of(model.model)))
-    return MoAConfig(base, specs, context, image_encoder, FEATURE)
+    return MoAConfig(base, specs, context, image_encoder, FEATURE, **options)
 
 
 def make_adapter(model: Any, context: int, *, fresh: bool = False, seed: int = 5, **options: Any) -> Adapter:
