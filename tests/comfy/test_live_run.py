@@ -66,3 +66,27 @@ def test_a_cancelled_run_leaves_no_trace(server: Server, tmp_path: Path):
     assert after.keys() == expected.keys()
     for key, picture in after.items():
         np.testing.assert_array_equal(picture, expected[key])
+
+
+def run_again(server: Server, prompt: dict[str, Any], kind: str, **inputs: Any) -> set[str]:
+    """Which kinds of nodes work when inputs of the first node of a kind change."""
+    node = next(node for node in prompt.values() if node["class_type"] == kind)
+    node["inputs"].update(inputs)
+    messages = dict(server.queue(prompt)["status"]["messages"])
+    return {prompt[key]["class_type"] for key in prompt.keys() - set(messages["execution_cached"]["nodes"])}
+
+
+def test_a_change_runs_nothing_again_but_what_depends_on_it(server: Server):
+    prompt = example(server, steps=2, seed=3)
+    server.queue(prompt)
+    with Image.open(next((server.base / "input").glob("*.png"))) as picture:
+        picture.rotate(90).save(server.base / "input" / "somebody_else.png")
+    afterwards = {"KSampler", "VAEDecode", "SaveImage", "RouterVisualize", "PreviewImage"}
+    subject = run_again(server, prompt, "LoadImage", image="somebody_else.png")
+    assert {"LoadImage", "SubjectEncode", "MoATextEncode", "KSampler"} <= subject
+    assert subject <= {"LoadImage", "SubjectEncode", "MoATextEncode", *afterwards}
+    strength = run_again(server, prompt, "ApplyMoA", strength=0.7)
+    assert {"ApplyMoA", "KSampler"} <= strength <= {"ApplyMoA", *afterwards}
+    text = next(n for n in prompt.values() if n["class_type"] == "MoATextEncode")["inputs"]["text"]
+    words = run_again(server, prompt, "MoATextEncode", text=f"{text} at night")
+    assert {"MoATextEncode", "KSampler"} <= words <= {"MoATextEncode", *afterwards}
