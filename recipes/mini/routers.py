@@ -58,7 +58,7 @@ def paint_way(studio: Studio, wanted: list[Order], way: Way) -> tuple[Tensor, Te
     """Pictures, and the mean R_1 (B,16,16) from the tenth step on."""
     pictures, maps = [], []
     for batch in batches(wanted):
-        painted, trace = studio.sample(batch, bias_from_strength(way.strength), way.start, way.router())
+        painted, trace = studio.sample(batch, bias_from_strength(way.strength), way.start, router=way.router())
         late = [call for step in trace.steps()[TENTH - STEPS :] for call in step]
         pictures.append(painted)
         maps.append(mean_maps(trace, late, len(batch)))

@@ -6,29 +6,39 @@ dense routing, and for how many pixels the personalised branch was computed.
 
 import argparse
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ...moa_attention.budget import ALL, AutomaticBudget, Budget
+from ...moa_attention.budget import ALL, THRESHOLD, AutomaticBudget, Budget
 from .evaluate import background_change, batches, recognised
 from .routers import Bench, set_up
 from .studio import BIAS, START, Order, Studio
 
 
 class Way(NamedTuple):
-    """A budget, made anew for every run."""
+    """Something that saves time."""
 
     name: str
-    budget: Callable[[], Budget | AutomaticBudget]
+    budget: Callable[[], Budget | AutomaticBudget] = lambda: ALL
+    """Made anew for every run."""
+    others: Callable[[Studio], dict[str, Any]] = lambda studio: {}
+    """Other options of `apply_adapter`."""
 
 
-WAYS = [
-    Way("dense", lambda: ALL),
-    *(Way(f"automatic, R_1 above {t}", lambda t=t: AutomaticBudget(t)) for t in (0.02, 0.05, 0.1, 0.2)),
-    *(Way(f"{share:.0%} of the pixels", lambda share=share: Budget(share)) for share in (0.5, 0.25, 0.125)),
-]
+def no_self_attention(studio: Studio) -> dict[str, Any]:
+    return {"loudness": {spec.name: 0.0 for spec in studio.adapter.model.config.layers if not spec.is_cross}}
+
+
+WAYS = {
+    "dense": Way("dense"),
+    "automatic": Way(f"automatic, R_1 above {THRESHOLD}", AutomaticBudget),
+    **{f"above {t}": Way(f"automatic, R_1 above {t}", lambda t=t: AutomaticBudget(t)) for t in (0.02, 0.1, 0.2)},
+    **{f"1/{n}": Way(f"1/{n} of the pixels", lambda n=n: Budget(1 / n)) for n in (2, 4, 8)},
+    "cross": Way("no experts in self-attention", others=no_self_attention),
+    "until 0.8": Way("silent in the last fifth of the steps", others=lambda studio: {"end": 0.8}),
+}
 COLUMNS = ("pixels", "computed", "identity", "background change", "two people right", "MSE to dense")
 
 
@@ -37,7 +47,7 @@ def paint(studio: Studio, wanted: list[Order], way: Way) -> tuple[Tensor, float]
     pictures, shares = [], []
     for batch in batches(wanted):
         budget = way.budget()
-        pictures.append(studio.sample(batch, BIAS, START, budget=budget)[0])
+        pictures.append(studio.sample(batch, BIAS, START, budget=budget, **way.others(studio))[0])
         shares.append(budget.mean() if isinstance(budget, AutomaticBudget) else budget.share)
     return torch.cat(pictures), sum(shares) / len(shares)
 
@@ -60,10 +70,13 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="sparse", description=__doc__)
     parser.add_argument("--cases", type=int, default=200, help="pictures of one person")
     parser.add_argument("--pairs", type=int, default=100, help="pictures of two")
+    parser.add_argument(
+        "--ways", nargs="*", choices=WAYS, default=list(WAYS), help="only these, the first as reference"
+    )
     options = parser.parse_args(argv)
     studio, dense = Studio(), None
     bench = set_up(studio, options.cases, options.pairs, COLUMNS)
-    for way in WAYS:
-        line, pictures = row(bench, studio, way, dense)
+    for name in options.ways:
+        line, pictures = row(bench, studio, WAYS[name], dense)
         dense = pictures if dense is None else dense
         print(line, flush=True)

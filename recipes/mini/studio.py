@@ -1,6 +1,7 @@
 """MoA Mini at work, in batches, through the host's own sampler: for the evaluation and for the pictures of the README."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import comfy.model_management
 import comfy.sample
@@ -9,10 +10,8 @@ import torch
 from torch import Generator, Tensor
 
 from ...moa_attention.adapter import MoAAdapter
-from ...moa_attention.budget import ALL, AutomaticBudget, Budget
 from ...moa_attention.reference import prepare_reference
 from ...moa_attention.trace import Call, Trace, average_map
-from ...moa_attention.untrained import UntrainedRouter
 from ...nodes.adapter_files import load_adapter_patcher
 from ...nodes.apply import bias_from_strength
 from ...nodes.load import encoder_identity
@@ -105,16 +104,14 @@ class Studio:
         orders: list[Order],
         prior_bias: float | None = BIAS,
         start: float = START,
-        router: UntrainedRouter | None = None,
-        budget: Budget | AutomaticBudget = ALL,
+        **options: Any,
     ) -> tuple[Tensor, Trace]:
         """Paint a batch. Noise that the sampler adds on its way depends on the place in the batch.
 
         Args:
             prior_bias: in the place of what STRENGTH means; None leaves the adapter out.
             start: in the place of START.
-            router: in the place of the adapter's own.
-            budget: for how many pixels of each layer the personalised branch is computed.
+            options: others of `apply_adapter`.
 
         Returns: pictures (B,3,128,128) in [0,1], and what the router did.
         """
@@ -127,9 +124,8 @@ class Studio:
                 encoder=self.encoder,
                 prior_bias=prior_bias,
                 start=start,
-                router=router,
-                budget=budget,
                 trace=trace,
+                **options,
             )
         noise = torch.cat(
             [
