@@ -12,17 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from .attention import attend
 from .config import LayerSpec, MoAConfig
 from .expert import Projections
-from .layer import Attend, Observe, Routing, attend_to_each
+from .layer import Attend, Heard, RoutedLayer, attend_to_each
 from .projection import Place
-from .router import PERSONAL, Router, route_of, share_out
+from .router import PERSONAL, route_of
 from .step import Step
 from .tuned import Tuned, TunedLayer
 
@@ -39,7 +37,7 @@ class Prompts(NamedTuple):
     """(R,S,K,T) image tokens of every subject."""
 
 
-class ImagePromptLayer(nn.Module):
+class ImagePromptLayer(RoutedLayer):
     """W_k' and W_v' of one cross-attention layer; queries and W_o are the prior's, or tuned ones with a rank."""
 
     def __init__(self, spec: LayerSpec, place: Place, rank: int = 0):
@@ -49,45 +47,45 @@ class ImagePromptLayer(nn.Module):
         self.to_k = place.operations.Linear(spec.context, spec.hidden, **options)
         self.to_v = place.operations.Linear(spec.context, spec.hidden, **options)
         self.tuned = Tuned(spec, rank, place) if rank else None
-        self.router: Router | None = None
+        self.router = None
 
-    def forward(
-        self,
-        hidden: Tensor,
-        context: Prompts,
-        prior: Tensor,
-        base: Projections,
-        grid: tuple[int, int],
-        *,
-        prior_bias: Tensor | float = 0.0,
-        shares: Tensor | None = None,
-        within: Tensor | None = None,
-        attend: Attend = attend,
-        observe: Observe | None = None,
+    def on(self, base: Projections) -> Projections:
+        """The projections that the branch shares with the prior."""
+        return base if self.tuned is None else self.tuned.on(base)
+
+    def ask(self, hidden: Tensor, base: Projections) -> Tensor:
+        return self.on(base).to_q(hidden)
+
+    def listen(self, context: Prompts, base: Projections) -> Heard:
+        own, images = self.on(base), context.images
+        words = None if self.tuned is None else (own.to_k(context.text), own.to_v(context.text))
+        silence = own.to_out(images.new_zeros(1, 1, self.spec.hidden))  # so that nothing is added where nobody speaks
+        return Heard(self.to_k(images), self.to_v(images), words, silence)
+
+    def speak(
+        self, query: Tensor, heard: Heard, prior: Tensor, shares: Tensor, base: Projections, attend: Attend
     ) -> Tensor:
-        """As `MoALayer.forward`."""
-        own = base if self.tuned is None else self.tuned.on(base)
-        shares = share_out(self.router, hidden, prior_bias, shares, within)
-        route = route_of(shares)
-        query, key, value = own.to_q(hidden), self.to_k(context.images), self.to_v(context.images)
-        seen = attend_to_each(attend, query, key, value, self.spec.heads)
+        out, heads = self.on(base).to_out, self.spec.heads
+        seen = attend_to_each(attend, query, heard.key, heard.value, heads)
         spoken = (shares[..., None].to(seen.dtype) * seen).sum(dim=1)
-        if observe is not None:
-            observe(self.spec, Routing(route, query, key.flatten(1, 2), grid))
-        bias = own.to_out(torch.zeros_like(spoken[:1, :1]))  # so that nothing at all is added where nobody speaks
-        if self.tuned is None:
-            return prior + (own.to_out(spoken) - bias)
-        words = attend(query, own.to_k(context.text), own.to_v(context.text), self.spec.heads)
-        personal = route[..., PERSONAL, None].to(words.dtype)
-        return (1 - personal) * (prior - bias) + own.to_out(spoken + personal * words)
+        if heard.words is None:
+            return prior + (out(spoken) - heard.silence)
+        personal = route_of(shares)[..., PERSONAL, None].to(spoken.dtype)
+        words = attend(query, *heard.words, heads)
+        return (1 - personal) * (prior - heard.silence) + out(spoken + personal * words)
 
 
 @dataclass(frozen=True)
 class ImagePromptStep(Step):
     """Prepared once per call; `tokens` are (R,S,K,T), the same for every layer."""
 
-    def context_for(self, spec: LayerSpec, hidden: Tensor, context: Tensor) -> Tensor | Prompts:
-        return Prompts(self.select(context), self.tokens) if spec.is_cross else hidden
+    def context_for(self, layer: RoutedLayer, hidden: Tensor, context: Tensor, base: Projections) -> Any:
+        if not layer.spec.is_cross:
+            return hidden
+        return self.kept.get(layer.spec.name) or self.to_keep(context)
+
+    def to_keep(self, context: Tensor) -> Prompts:
+        return Prompts(self.select(context), self.tokens)
 
 
 class ImagePromptAdapter(nn.Module):

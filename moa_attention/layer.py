@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from .attention import attend
 from .config import LayerSpec, MoAConfig
 from .expert import LowRank, Projections, project
 from .router import PERSONAL, Router, mix, route_of
+from .sparse import strongest
 
 
 class Routing(NamedTuple):
@@ -21,11 +23,23 @@ class Routing(NamedTuple):
     route: Tensor
     """(B,N,2), R_0 prior and R_1 personalised."""
     query: Tensor
-    """(B,N,D), of the personalised branch."""
+    """(B,N,D), of the personalised branch; only the winners' where routing is sparse."""
     key: Tensor
     """(B,M,D), of the personalised branch."""
     grid: tuple[int, int]
     """(h, w) with h·w = N."""
+
+
+class Heard(NamedTuple):
+    """What the personalised branch attends to, projected."""
+
+    key: Tensor
+    """(B,M,D); (B,S,M,D) of each subject alone."""
+    value: Tensor
+    words: tuple[Tensor, Tensor] | None = None
+    """Keys and values of the text, where an image prompt is heard beside it."""
+    silence: Tensor | float = 0.0
+    """(1,1,D) what the output projection makes of nothing, where that is not to count."""
 
 
 Observe = Callable[[LayerSpec, Routing], None]
@@ -39,11 +53,104 @@ def attend_to_each(attend: Attend, query: Tensor, key: Tensor, value: Tensor, he
     return attend(each, key.flatten(0, 1), value.flatten(0, 1), heads).unflatten(0, (-1, subjects))
 
 
-class MoALayer(nn.Module):
-    """Z' = R_0 ⊙ prior(z) + R_1 ⊙ personal(z) for one attention layer of the U-Net (eq. 6).
+class RoutedLayer(nn.Module):
+    """Z' = R_0 ⊙ prior(z) + R_1 ⊙ personal(z) for one attention layer of the U-Net (eq. 6); kinds say what `personal` is.
+
+    The prior is handed in, already computed by whoever owns the base model.
+    """
+
+    spec: LayerSpec
+    router: Router | None
+
+    def forward(
+        self,
+        hidden: Tensor,
+        context: Any,
+        prior: Tensor,
+        base: Projections,
+        grid: tuple[int, int],
+        *,
+        prior_bias: Tensor | float = 0.0,
+        shares: Tensor | None = None,
+        within: Tensor | None = None,
+        pixels: int | None = None,
+        attend: Attend = attend,
+        observe: Observe | None = None,
+    ) -> Tensor:
+        """Mix the personalised branch into the prior.
+
+        Args:
+            hidden: (B,N,D) the normed hidden state z that the prior's attention saw too.
+            context: what `listen` takes, or has made of it.
+            prior: (B,N,D) what the base model's attention produced, after its output projection.
+            base: the prior's own projections.
+            grid: (h, w) of the latent pixels, passed on to `observe`.
+            prior_bias: added to the prior's logit (ours).
+            shares: (B,S,N), an untrained router's; without it the layer's own router decides (ours).
+            within: (B,S,N), how much each subject may speak at most where the layer's own router decides (ours).
+            pixels: for how many pixels of a row, those of the largest R_1, the branch is computed; None: for all (ours).
+            attend: the attention kernel, `(q, k, v, heads) -> (B,N,D)`.
+            observe: called with this layer's `Routing`.
+
+        Returns: (B,N,D)
+        Raises: ValueError when there are neither shares nor a router.
+        """
+        shares = self.decide(hidden, prior_bias, shares, within)
+        route = route_of(shares)
+        heard = context if isinstance(context, Heard) else self.listen(context, base)
+        if pixels is None or pixels >= hidden.shape[1]:
+            query = self.ask(hidden, base)
+            mixed = self.speak(query, heard, prior, shares, base, attend)
+        else:
+            won = strongest(route[..., PERSONAL], pixels)
+            query, shares = self.ask(won.take(hidden), base), won.take(shares.transpose(1, 2)).transpose(1, 2)
+            mixed = won.put(prior, self.speak(query, heard, won.take(prior), shares, base, attend))
+        if observe is not None:
+            key = heard.key if heard.key.ndim == 3 else heard.key.flatten(1, 2)
+            observe(self.spec, Routing(route, query, key, grid))
+        return mixed
+
+    def decide(
+        self,
+        hidden: Tensor,
+        prior_bias: Tensor | float = 0.0,
+        shares: Tensor | None = None,
+        within: Tensor | None = None,
+    ) -> Tensor:
+        """R_s of every subject (ours): shares given from outside, else R_1 of the layer's own router where each may speak.
+
+        Args as those of `forward`. Returns: (B,S,N), or (B,1,N) where the same goes for all subjects.
+        Raises: ValueError when there are neither shares nor a router.
+        """
+        if shares is not None:
+            return shares
+        if self.router is None:
+            raise ValueError(
+                f"Layer {self.spec.name} has no router of its own; it must be told the shares of subjects."
+            )
+        personal = self.router(hidden, prior_bias)[:, None, :, PERSONAL]
+        return personal if within is None else personal * within
+
+    @abstractmethod
+    def ask(self, hidden: Tensor, base: Projections) -> Tensor:
+        """The personalised branch's queries: (B,N,D) -> (B,N,D)."""
+
+    @abstractmethod
+    def listen(self, context: Any, base: Projections) -> Heard:
+        """Its keys and values."""
+
+    @abstractmethod
+    def speak(
+        self, query: Tensor, heard: Heard, prior: Tensor, shares: Tensor, base: Projections, attend: Attend
+    ) -> Tensor:
+        """The mixture of both branches: queries and prior (B,N,D), shares (B,S,N) -> (B,N,D)."""
+
+
+class MoALayer(RoutedLayer):
+    """The paper's layer.
 
     It owns W_q, W_k, W_v of the personalised expert (eq. 8), the router (eq. 7) and, only where the file says so, an
-    output projection. The prior is handed in, already computed by whoever owns the base model.
+    output projection. Else the prior's W_o serves both: as R sums to one, mixing after W_o equals mixing before.
     """
 
     def __init__(
@@ -84,61 +191,23 @@ class MoALayer(nn.Module):
         if self.router is not None:
             self.router.zero()
 
-    def forward(
-        self,
-        hidden: Tensor,
-        context: Tensor,
-        prior: Tensor,
-        base: Projections,
-        grid: tuple[int, int],
-        *,
-        prior_bias: Tensor | float = 0.0,
-        shares: Tensor | None = None,
-        within: Tensor | None = None,
-        attend: Attend = attend,
-        observe: Observe | None = None,
+    def ask(self, hidden: Tensor, base: Projections) -> Tensor:
+        return project(self.to_q, base.to_q, hidden)
+
+    def listen(self, context: Tensor, base: Projections) -> Heard:
+        """
+        Args: context: (B,M,C) z itself for self-attention, the multimodal prompt for cross-attention (eq. 9); (B,S,M,C)
+            a prompt with each subject alone, where shares of several are given.
+        """
+        return Heard(project(self.to_k, base.to_k, context), project(self.to_v, base.to_v, context))
+
+    def speak(
+        self, query: Tensor, heard: Heard, prior: Tensor, shares: Tensor, base: Projections, attend: Attend
     ) -> Tensor:
-        """Mix the personalised branch into the prior.
-
-        Args:
-            hidden: (B,N,D) the normed hidden state z that the prior's attention saw too.
-            context: (B,M,C) z itself for self-attention, the multimodal prompt for cross-attention (eq. 9); (B,S,M,C) with
-                shares of several subjects, a prompt with each of them alone.
-            prior: (B,N,D) what the base model's attention produced, after its output projection.
-            base: the prior's own projections. Its W_o serves both: as R sums to one, mixing after W_o equals mixing before.
-            grid: (h, w) of the latent pixels, passed on to `observe`.
-            prior_bias: added to the prior's logit (ours).
-            shares: (B,S,N), an untrained router's; without it the layer's own router decides (ours).
-            within: (B,S,N), how much each subject may speak at most where the layer's own router decides (ours).
-            attend: the attention kernel, `(q, k, v, heads) -> (B,N,D)`.
-            observe: called with this layer's `Routing`.
-
-        Returns: (B,N,D)
-        Raises: ValueError when there are neither shares nor a router.
-        """
-        query, key = project(self.to_q, base.to_q, hidden), project(self.to_k, base.to_k, context)
-        value = project(self.to_v, base.to_v, context)
-        if context.ndim == 4 and shares is not None:
+        if heard.key.ndim == 4:
             parts = (shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-6)).to(query.dtype)
-            personal = torch.einsum("bsn,bsnd->bnd", parts, attend_to_each(attend, query, key, value, self.spec.heads))
-            key = key.flatten(1, 2)
+            each = attend_to_each(attend, query, heard.key, heard.value, self.spec.heads)
+            personal = torch.einsum("bsn,bsnd->bnd", parts, each)
         else:
-            personal = attend(query, key, value, self.spec.heads)
-        personal = (self.to_out or base.to_out)(personal)
-        route = self.decide(hidden, prior_bias) if shares is None else route_of(shares)
-        if within is not None:
-            route = route_of((within.amax(dim=1) * route[..., PERSONAL])[:, None])
-        if observe is not None:
-            observe(self.spec, Routing(route, query, key, grid))
-        return mix(prior, personal, route)
-
-    def decide(self, hidden: Tensor, prior_bias: Tensor | float = 0.0) -> Tensor:
-        """R by the layer's own router: (B,N,D) -> (B,N,2).
-
-        Raises: ValueError when there is none.
-        """
-        if self.router is None:
-            raise ValueError(
-                f"Layer {self.spec.name} has no router of its own; it must be told the shares of subjects."
-            )
-        return self.router(hidden, prior_bias)
+            personal = attend(query, heard.key, heard.value, self.spec.heads)
+        return mix(prior, (self.to_out or base.to_out)(personal), route_of(shares))

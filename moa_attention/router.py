@@ -62,27 +62,9 @@ def route_of(shares: Tensor) -> Tensor:
     return torch.stack((1 - personal, personal), dim=-1)
 
 
-def share_out(
-    router: Router | None,
-    hidden: Tensor,
-    prior_bias: Tensor | float,
-    shares: Tensor | None,
-    within: Tensor | None,
-) -> Tensor:
-    """R_s of every subject (ours): shares given from outside, else R_1 of the layer's own router where each may speak.
-
-    Args: hidden (B,N,D); shares, within (B,S,N). Returns: (B,S,N), or (B,1,N) where the same goes for all subjects.
-    Raises: ValueError when there are neither shares nor a router.
-    """
-    if shares is not None:
-        return shares
-    if router is None:
-        raise ValueError("A layer without a router of its own must be told the shares of subjects.")
-    personal = router(hidden, prior_bias)[:, None, :, PERSONAL]
-    return personal if within is None else personal * within
-
-
 def mix(prior: Tensor, personal: Tensor, route: Tensor) -> Tensor:
-    """Σ_n R_n ⊙ expert_n for the two experts (eqs. 4, 6): (B,N,D) (B,N,D) (B,N,2) -> (B,N,D)."""
-    route = route.to(prior.dtype)
-    return route[..., PRIOR, None] * prior + route[..., PERSONAL, None] * personal
+    """Σ_n R_n ⊙ expert_n for the two experts (eqs. 4, 6): (B,N,D) (B,N,D) (B,N,2) -> (B,N,D).
+
+    As R sums to one it is a step of R_1 from the prior towards the personalised branch: one kernel, and exact at both ends.
+    """
+    return prior.lerp(personal, route[..., PERSONAL, None].to(prior.dtype))

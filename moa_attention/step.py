@@ -10,7 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .budget import ALL, Budget
 from .config import LayerSpec
+from .expert import Projections
+from .layer import Heard, RoutedLayer
 from .losses import resize
 from .subject import place_tokens
 
@@ -35,17 +38,22 @@ class Step:
     """Whether each subject speaks in a prompt of its own, at its own share, so that none has a say in another's place."""
     loudness: Mapping[str, float] = field(default_factory=dict)
     """Factors of the strength by layer name, where they are not 1 (ours)."""
+    budget: Budget = ALL
+    """For how many pixels of each layer the personalised branch is computed."""
+    kept: Mapping[str, Heard] = field(default_factory=dict)
+    """What cross-attention layers heard of the prompt's constant words, by layer name."""
     _resized: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False, compare=False)
     """Shares at the pixels of each grid that asked: many layers share a few grids."""
 
     def terms_for(self, spec: LayerSpec, grid: tuple[int, int]) -> dict[str, Any]:
-        """How loudly subjects may speak in a layer, by the names under which `MoALayer` takes it."""
+        """How loudly subjects may speak in a layer and for how many pixels, by the names under which layers take it."""
         if self.shares is not None and grid not in self._resized:
             self._resized[grid] = resize(self.shares, grid).flatten(2)
         shares, loud = self._resized.get(grid), self.loudness.get(spec.name, 1.0)
+        pixels = self.budget.pixels(spec.name, grid)
         if self.learned:
-            return {"prior_bias": self.prior_bias - math.log(loud), "within": shares}
-        return {"prior_bias": self.prior_bias, "shares": shares if shares is None or loud == 1 else shares * loud}
+            return {"prior_bias": self.prior_bias - math.log(loud), "within": shares, "pixels": pixels}
+        return {"shares": shares if shares is None or loud == 1 else shares * loud, "pixels": pixels}
 
     def select(self, x: Tensor) -> Tensor:
         """The rows with a subject: (B,...) -> (R,...)."""
@@ -55,17 +63,31 @@ class Step:
         """`x` (B,...) with its subject rows replaced by `chosen` (R,...); the other rows keep their bits."""
         return chosen if self.rows is None else x.index_copy(0, self.rows, chosen)
 
-    def context_for(self, spec: LayerSpec, hidden: Tensor, context: Tensor) -> Tensor:
+    def context_for(self, layer: RoutedLayer, hidden: Tensor, context: Tensor, base: Projections) -> Any:
         """C_1 of eq. 8 for a layer: z for self-attention, the multimodal prompt for cross-attention.
 
+        What was heard of the prompt's constant words before is kept, and only subjects' tokens are projected.
+
         Args: hidden (R,N,D) and context (B,M,T).
-        Returns: (R,N,D) or (R,M,T); (R,S,M,T) where subjects are kept apart, a prompt with each alone.
+        Returns: (R,N,D) or (R,M,T), (R,S,M,T) where subjects are kept apart, a prompt with each alone; or what the layer
+            heard of it.
         """
-        if not spec.is_cross:
+        if not layer.spec.is_cross:
             return hidden
-        context, tokens = self.select(context), self.tokens[spec.depth]
-        subjects = tokens.shape[1]
-        if not self.apart or subjects == 1:
-            return place_tokens(context, self.slots, tokens)
-        alone = [place_tokens(context, self.slots * (self.slots == s), tokens) for s in range(1, subjects + 1)]
+        tokens, kept = self.tokens[layer.spec.depth], self.kept.get(layer.spec.name)
+        if kept is None:
+            return self.place(self.select(context), tokens)
+        heard = layer.listen(tokens, base)
+        return Heard(self.place(kept.key, heard.key), self.place(kept.value, heard.value))
+
+    def place(self, words: Tensor, subjects: Tensor) -> Tensor:
+        """Subjects (R,S,C) in the place of their words (R,M,C): -> (R,M,C), or (R,S,M,C) each alone where they are apart."""
+        count = subjects.shape[1]
+        if not self.apart or count == 1:
+            return place_tokens(words, self.slots, subjects)
+        alone = [place_tokens(words, self.slots * (self.slots == s), subjects) for s in range(1, count + 1)]
         return torch.stack(alone, dim=1)
+
+    def to_keep(self, context: Tensor) -> Any:
+        """What `listen` of a cross-attention layer takes of the prompt that stays the same: (B,M,T) -> (R,M,T)."""
+        return self.select(context)

@@ -10,12 +10,11 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from .attention import attend
 from .config import LayerSpec
 from .expert import LowRank, Projections
-from .layer import Attend, Observe, Routing
+from .layer import Attend, Heard, RoutedLayer
 from .projection import Place
-from .router import Router, mix, route_of, share_out
+from .router import mix, route_of
 
 
 class Tuned(nn.Module):
@@ -36,32 +35,26 @@ class Tuned(nn.Module):
         return Projections(*(partial(getattr(self, name), prior=getattr(base, name)) for name in base._fields))
 
 
-class TunedLayer(nn.Module):
+class TunedLayer(RoutedLayer):
     """A self-attention layer: R_0 prior(z) + R_1 tuned(z)."""
 
     def __init__(self, spec: LayerSpec, rank: int, place: Place):
         super().__init__()
         self.spec, self.tuned = spec, Tuned(spec, rank, place)
-        self.router: Router | None = None
+        self.router = None
 
-    def forward(
-        self,
-        hidden: Tensor,
-        context: Tensor,
-        prior: Tensor,
-        base: Projections,
-        grid: tuple[int, int],
-        *,
-        prior_bias: Tensor | float = 0.0,
-        shares: Tensor | None = None,
-        within: Tensor | None = None,
-        attend: Attend = attend,
-        observe: Observe | None = None,
+    def ask(self, hidden: Tensor, base: Projections) -> Tensor:
+        return self.tuned.on(base).to_q(hidden)
+
+    def listen(self, context: Tensor, base: Projections) -> Heard:
+        """
+        Args: context: (B,N,D) z itself.
+        """
+        own = self.tuned.on(base)
+        return Heard(own.to_k(context), own.to_v(context))
+
+    def speak(
+        self, query: Tensor, heard: Heard, prior: Tensor, shares: Tensor, base: Projections, attend: Attend
     ) -> Tensor:
-        """As `MoALayer.forward`."""
-        own, route = self.tuned.on(base), route_of(share_out(self.router, hidden, prior_bias, shares, within))
-        query, key = own.to_q(hidden), own.to_k(context)
-        personal = own.to_out(attend(query, key, own.to_v(context), self.spec.heads))
-        if observe is not None:
-            observe(self.spec, Routing(route, query, key, grid))
-        return mix(prior, personal, route)
+        seen = attend(query, heard.key, heard.value, self.spec.heads)
+        return mix(prior, self.tuned.on(base).to_out(seen), route_of(shares))

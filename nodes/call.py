@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from ..moa_attention.adapter import MoAAdapter
+from ..moa_attention.budget import AutomaticBudget, Budget
+from ..moa_attention.config import LayerSpec
 from ..moa_attention.expert import Projections
-from ..moa_attention.image_prompt import ImagePromptAdapter, ImagePromptLayer
-from ..moa_attention.layer import MoALayer, Observe
+from ..moa_attention.image_prompt import ImagePromptAdapter
+from ..moa_attention.layer import Observe, RoutedLayer, Routing
+from ..moa_attention.memory import Kept, PromptMemory
 from ..moa_attention.step import Step
-from ..moa_attention.tuned import TunedLayer
 from ..moa_attention.untrained import UntrainedRouter, Watch, confine, present, reading
 from .text import weights_now
 
@@ -39,7 +42,9 @@ class How(NamedTuple):
     router: UntrainedRouter | None
     loudness: Mapping[str, float]
     """Factors of the strength by layer name, where they are not 1."""
+    budget: Budget | AutomaticBudget
     record: RecordCall | None
+    memory: PromptMemory
 
     def silent(self, t: Tensor) -> bool:
         """Whether nobody may speak at a noise level (B,). A narrowed window costs one read of it a step."""
@@ -54,6 +59,11 @@ class Payload(NamedTuple):
     features: Tensor | None
     terms: Tensor | None
     barred: Tensor | None
+    prompts: Tensor | None
+
+    def of(self, rows: Tensor) -> Payload:
+        """That of some rows, (R,) int64."""
+        return Payload(*(None if part is None else part[rows] for part in self))
 
 
 @dataclass(frozen=True)
@@ -61,18 +71,13 @@ class Call:
     """One U-Net call with subjects."""
 
     step: Step
-    layers: nn.ModuleDict
-    """The adapter's layers, on this call's device."""
+    layers: Mapping[str, RoutedLayer]
+    """Those that have something to say, by name, on this call's device."""
     unet: nn.Module
     paths: dict[str, str]
     observe: Observe | None
     watch: Watch | None
     """Of an untrained router that looks on."""
-
-    def layer(self, name: str) -> MoALayer | ImagePromptLayer | TunedLayer | None:
-        """The adapter's layer of that name; None where it has none, or is to say nothing."""
-        silent = name not in self.layers or self.step.loudness.get(name) == 0
-        return None if silent else cast("MoALayer", self.layers[name])
 
     def projections(self, name: str) -> Projections:
         """The base model's own projections of a layer."""
@@ -94,10 +99,11 @@ def open_call(
     if not len(rows):
         return None
     adapter: MoAAdapter | ImagePromptAdapter = base.current_patcher.get_additional_models_with_key(KEY)[0].model
-    device, dtype = x.device, base.get_dtype_inference()
-    weights = None if payload.terms is None else weights_now(payload.terms[rows], t[:1], base.model_sampling)
+    device, dtype, mine = x.device, base.get_dtype_inference(), payload.of(rows)
+    context = context.to(device, dtype)
+    weights = None if mine.terms is None else weights_now(mine.terms, t[:1], base.model_sampling)
     step = adapter.begin(
-        context.to(device, dtype),
+        context,
         base.model_sampling.timestep(t).float(),
         slots.squeeze(-1).long().to(device),
         features.to(device, dtype),
@@ -105,23 +111,62 @@ def open_call(
         torch.full((), how.prior_bias, device=device),
         weights if how.router is None else None,
     )
-    step = replace(step, loudness=how.loudness)
     batch = len(x) // max(1, len(options.get("cond_or_uncond", (0,))))
-    barred = None if payload.barred is None else payload.barred[rows]
-    allowed = None if barred is None or not barred.any() else 1 - barred.to(device)
-    if how.router is None:
-        watch = None
-        if allowed is not None:
-            step = replace(step, shares=allowed * present(step.slots, features.shape[1])[..., None, None])
-    else:
-        who = [(str(options["uuids"][row // batch]), row % batch) for row in rows.tolist()]
-        there = dict(zip(who, reading(slots[rows].squeeze(-1).long()), strict=True))
-        shares, watch = how.router.open(there, step.slots, features.shape[1])
-        decides = how.router.decides
-        loud = (math.exp(-how.prior_bias) if decides else 1) * (1 if weights is None else weights[..., None, None])
-        step = replace(
-            step, shares=confine(shares * loud, allowed), learned=not decides, apart=decides and how.router.apart
-        )
-    observe = how.record(t[0], rows % batch) if how.record is not None else None
+    who = [(str(options["uuids"][row // batch]), row % batch) for row in rows.tolist()] if how.router else []
+    step, watch = share_out(how, step, mine, weights, who)
+    prompts = None if mine.prompts is None else tuple(mine.prompts.flatten().tolist())
+    budget, look = how.budget.open((prompts, x.shape))
+    layers = {
+        name: cast("RoutedLayer", layer)
+        for name, layer in adapter.layers.items()
+        if how.loudness.get(name) != 0 and budget.of(name) != 0
+    }
+    observers = [o for o in (how.record and how.record(t[0], rows % batch), look) if o]
     unet = getattr(base.diffusion_model, "_orig_mod", base.diffusion_model)  # torch.compile wraps the U-Net
-    return Call(step, adapter.layers, unet, how.paths, observe, watch)
+    step = replace(step, loudness=how.loudness, budget=budget)
+    call = Call(step, layers, unet, how.paths, together(observers), watch)
+    # Hooks may change the base's weights between steps, and low-rank projections lean on those.
+    if prompts is None or 0 in prompts or getattr(base.current_patcher, "current_hooks", None) is not None:
+        return call
+    kept = how.memory.recall((prompts, context.shape, device, dtype), partial(listen, call, context))
+    return replace(call, step=replace(step, kept=kept))
+
+
+def share_out(
+    how: How, step: Step, payload: Payload, weights: Tensor | None, who: list[tuple[str, int]]
+) -> tuple[Step, Watch | None]:
+    """The step with what subjects may say where, and the untrained router's watch.
+
+    Args: payload and weights (R,S) of the rows with a subject, and who these rows are.
+    """
+    allowed, slots = None, cast("Tensor", payload.slots)
+    if payload.barred is not None and payload.barred.any():
+        allowed = 1 - payload.barred.to(step.slots.device)
+    subjects = cast("Tensor", payload.features).shape[1]
+    if how.router is None:
+        bounds = None if allowed is None else allowed * present(step.slots, subjects)[..., None, None]
+        return replace(step, shares=bounds), None
+    there = dict(zip(who, reading(slots.squeeze(-1).long()), strict=True))
+    shares, watch = how.router.open(there, step.slots, subjects)
+    decides = how.router.decides
+    loud = (math.exp(-how.prior_bias) if decides else 1) * (1 if weights is None else weights[..., None, None])
+    shares = confine(shares * loud, allowed)
+    return replace(step, shares=shares, learned=not decides, apart=decides and how.router.apart), watch
+
+
+def listen(call: Call, context: Tensor) -> Kept:
+    """What every cross-attention layer hears of a prompt's constant words."""
+    constant = call.step.to_keep(context)
+    return {n: layer.listen(constant, call.projections(n)) for n, layer in call.layers.items() if layer.spec.is_cross}
+
+
+def together(observers: list[Observe]) -> Observe | None:
+    """One observer that tells all."""
+    if len(observers) < 2:
+        return observers[0] if observers else None
+
+    def observe(spec: LayerSpec, routing: Routing) -> None:
+        for each in observers:
+            each(spec, routing)
+
+    return observe

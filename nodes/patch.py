@@ -20,6 +20,8 @@ from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
+from ..moa_attention.budget import ALL, AutomaticBudget, Budget
+from ..moa_attention.memory import PromptMemory
 from ..moa_attention.trace import Trace
 from ..moa_attention.untrained import MaskRouter, UntrainedRouter
 from .call import KEY, Call, How, Payload, RecordCall, open_call
@@ -53,6 +55,7 @@ def apply_adapter(
     end: float = 1.0,
     router: UntrainedRouter | None = None,
     loudness: Mapping[str, float] | None = None,
+    budget: Budget | AutomaticBudget = ALL,
     trace: Trace | None = None,
     record: RecordCall | None = None,
 ) -> comfy.model_patcher.ModelPatcher:
@@ -64,6 +67,7 @@ def apply_adapter(
         start, end: the part of the sampling schedule in which the personalised branch speaks, 0..1.
         router: decides in the place of the adapter's own routers.
         loudness: factors of the strength by layer name; 0 leaves the prior alone.
+        budget: for how many pixels of each layer the personalised branch is computed.
         trace: filled by each sampling run.
         record: observer of each U-Net call, for training; by default the trace's.
     Raises: ValueError when the adapter was made for another architecture.
@@ -75,10 +79,10 @@ def apply_adapter(
     sampling = cast("Any", model.get_model_object("model_sampling"))
     window = None if (start, end) == (0.0, 1.0) else (sampling.percent_to_sigma(start), sampling.percent_to_sigma(end))
     record = record or (trace.record if trace is not None else None)
+    how = How(paths, prior_bias, window, router, loudness or {}, budget, record, PromptMemory())
 
-    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(watch_run, encoder, router, trace))
-    model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, complete_batch)
-    how = How(paths, prior_bias, window, router, loudness or {}, record)
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(watch_run, encoder, how, trace))
+    model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, partial(complete_batch, how))
     model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, partial(begin_call, how))
     model.set_model_attn1_patch(capture_attn1)
     model.set_model_attn2_patch(capture_attn2)
@@ -97,28 +101,29 @@ def detach(model: comfy.model_patcher.ModelPatcher) -> None:
             patches[kind] = [p for p in patches[kind] if p is not ours]
 
 
-def watch_run(
-    encoder: str, router: UntrainedRouter | None, trace: Trace | None, executor: Any, *args: Any, **kwargs: Any
-) -> Any:
-    """OUTER_SAMPLE: refuse subjects made for another adapter before any model loads; begin router and trace anew."""
+def watch_run(encoder: str, how: How, trace: Trace | None, executor: Any, *args: Any, **kwargs: Any) -> Any:
+    """OUTER_SAMPLE: refuse subjects made for another adapter before any model loads; begin all that remembers anew."""
     conds = [cond for conds in executor.class_obj.conds.values() for cond in conds]
     if not check_encoders(conds, encoder):
         log.warning("MoA: no subject on any conditioning of this run; the result is the base model's own.")
-    if isinstance(router, MaskRouter):
+    if isinstance(how.router, MaskRouter):
         check_regions(conds)
-    for kept in (router, trace):
-        if kept is not None:
-            kept.begin()
+    for remembers in (how.router, how.budget, trace):
+        if remembers is not None:
+            remembers.begin()
     try:
         return executor(*args, **kwargs)
     finally:
+        how.memory.begin()
         if trace is not None:
             trace.finish()
+        if isinstance(how.budget, AutomaticBudget):
+            log.info("MoA: in the end subjects were computed for %.0f %% of the pixels.", 100 * how.budget.mean())
 
 
-def complete_batch(executor: Any, model: Any, conds: list, *args: Any, **kwargs: Any) -> Any:
+def complete_batch(how: How, executor: Any, model: Any, conds: list, *args: Any, **kwargs: Any) -> Any:
     """CALC_COND_BATCH: give every cond a payload of one shape, so that positive and negative stay one batched call."""
-    return executor(model, complete_conditions(conds), *args, **kwargs)
+    return executor(model, complete_conditions(conds, how.memory.number), *args, **kwargs)
 
 
 def begin_call(
@@ -168,7 +173,7 @@ def blend(which: str, prior: Tensor, options: dict) -> Tensor:
     """attnN_output_patch: mix the personalised branch into the rows that have a subject."""
     call: Call | None = options.get(KEY)
     stage, number = options["block"]
-    layer = call.layer(f"{stage}_{number}_{options['block_index']}_{which}") if call is not None else None
+    layer = call.layers.get(f"{stage}_{number}_{options['block_index']}_{which}") if call is not None else None
     if call is None or layer is None:
         return prior
     hidden, context = options.pop(f"{KEY}_{which}")
@@ -184,7 +189,7 @@ def blend(which: str, prior: Tensor, options: dict) -> Tensor:
         call.watch.see(layer.spec, grid, lambda: (base.to_q(hidden), base.to_k(step.select(context))))
     mixed = layer(
         hidden,
-        step.context_for(layer.spec, hidden, context),
+        step.context_for(layer, hidden, context, base),
         step.select(prior),
         base,
         grid,

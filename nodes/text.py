@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import comfy.conds
@@ -18,7 +18,9 @@ SLOTS, FEATURES, TERMS, BARRED = "moa_slots", "moa_subjects", "moa_terms", "moa_
 """Names in `model_conds`: (1,M,1), 0 for an ordinary token and s for subject s; then of each subject (1,S,F) the image
 feature, (1,S,3) how its strength, start and end differ from 1, 0 and 1, and (1,S,h,w) where it must not speak. Zeros mean
 nothing special, so that conds may be padded with them."""
-PAYLOAD = (SLOTS, FEATURES, TERMS, BARRED)
+PROMPT = "moa_prompt"
+"""Added in every step: (1,1), the same number for the same prompt; 0 where several rows may differ."""
+PAYLOAD = (SLOTS, FEATURES, TERMS, BARRED, PROMPT)
 REGION = 64
 """Side of the square on which regions are kept."""
 ENCODER = "moa_encoder"
@@ -170,10 +172,14 @@ def check_regions(conds: Iterable[dict]) -> None:
             )
 
 
-def complete_conditions(conds: list[list[dict] | None]) -> list[list[dict] | None]:
+def complete_conditions(
+    conds: list[list[dict] | None], number: Callable[[torch.Tensor, torch.Tensor], int]
+) -> list[list[dict] | None]:
     """Copies of the sampler's conds in which all carry subjects of one shape; the host batches only what is alike.
 
     Conds without subjects get zero slots; slots grow with a context that was concatenated to.
+
+    Args: number: of a prompt by its context and features, see `PromptMemory.number`.
     """
     features = [c["model_conds"][FEATURES].cond for cond in conds for c in cond or () if FEATURES in c["model_conds"]]
     if not features:
@@ -193,6 +199,8 @@ def complete_conditions(conds: list[list[dict] | None]) -> list[list[dict] | Non
                 had, _ = alike([had, torch.zeros(1, 0, width)])
             missing = had.new_zeros(len(had), count - had.shape[1], *shape)
             conds[name] = comfy.conds.CONDRegular(torch.cat([had, missing], dim=1))
+        known = number(given["c_crossattn"].cond, given[FEATURES].cond) if FEATURES in given else 0
+        conds[PROMPT] = comfy.conds.CONDRegular(torch.tensor([[float(known)]]))
         return {**cond, "model_conds": {**given, **conds}}
 
     return [cond if cond is None else [complete(c) for c in cond] for cond in conds]

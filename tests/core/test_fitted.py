@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from toy import config, draw, setup
 
+from moa_attention.config import LayerSpec
 from moa_attention.files import StoredFileError
 from moa_attention.fitted import (
     expert_name,
@@ -22,8 +23,10 @@ from moa_attention.fitted import (
 )
 from moa_attention.image_prompt import ImagePromptAdapter
 from moa_attention.importers.ip_adapter import flatten, import_ip_adapter
-from moa_attention.router import Router, share_out
+from moa_attention.projection import Place
+from moa_attention.router import Router
 from moa_attention.training.loop import train
+from moa_attention.tuned import TunedLayer
 from moa_attention.untrained import reading
 from moa_attention.word_router import PlaceRouter
 
@@ -96,14 +99,15 @@ def test_other_files_are_refused(tmp_path: Path):
 
 def test_a_learned_share_stays_where_each_may_speak():
     torch.manual_seed(0)
-    router, hidden = Router(8), torch.randn(2, 6, 8)
-    within = torch.rand(2, 3, 6)
-    personal = router(hidden, 0.5)[..., 1]
-    torch.testing.assert_close(share_out(router, hidden, 0.5, None, within), within * personal[:, None])
-    assert torch.equal(share_out(router, hidden, 0.5, None, None), personal[:, None])
-    assert share_out(router, hidden, 0.5, within, None) is within
-    with pytest.raises(ValueError, match="must be told the shares"):
-        share_out(None, hidden, 0.0, None, within)
+    layer = TunedLayer(LayerSpec("middle_0_0_attn1", 0, 8, 8, 2, True), 2, Place())
+    hidden, within = torch.randn(2, 6, 8), torch.rand(2, 3, 6)
+    with pytest.raises(ValueError, match="middle_0_0_attn1 has no router of its own"):
+        layer.decide(hidden, 0.0, None, within)
+    layer.router = Router(8)
+    personal = layer.router(hidden, 0.5)[..., 1]
+    torch.testing.assert_close(layer.decide(hidden, 0.5, None, within), within * personal[:, None])
+    assert torch.equal(layer.decide(hidden, 0.5), personal[:, None])
+    assert layer.decide(hidden, 0.5, within) is within
 
 
 def test_places_bound_learned_routers_and_a_single_subject_needs_none():

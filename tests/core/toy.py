@@ -72,9 +72,10 @@ class ToyBase(nn.Module):
         z = self.lift(noisy.flatten(2).transpose(1, 2))
         for spec in LAYERS:
             prior = self.attentions[spec.name](z, batch.context if spec.is_cross else z)
-            context = step.context_for(spec, z, batch.context)
+            layer: Any = adapter.layers[spec.name]
             own = Projections.of(self.attentions[spec.name])
-            z = z + adapter.layers[spec.name](z, context, prior, own, (h, w), observe=observe)
+            context = step.context_for(layer, z, batch.context, own)
+            z = z + layer(z, context, prior, own, (h, w), observe=observe)
         return self.drop(z).transpose(1, 2).unflatten(-1, (h, w))
 
 

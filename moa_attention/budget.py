@@ -1,0 +1,104 @@
+"""For how many pixels of each layer the personalised branch is computed (ours): a given share, or one found while sampling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .config import LayerSpec
+from .layer import Observe, Routing
+from .router import PERSONAL
+
+THRESHOLD = 0.05
+"""R_1 under which a pixel is left to the prior: the error there is at most this part of what the branches differ by."""
+PARTS = 16
+"""A share that was found is rounded up to so many parts of a layer, with one in reserve: few shapes, and no surprises."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Shares of a layer's pixels, 0..1."""
+
+    share: float = 1.0
+    by_layer: Mapping[str, float] = field(default_factory=dict)
+    """Where it is another."""
+
+    def of(self, name: str) -> float:
+        """The share of a layer; 0 where it has nothing to say."""
+        return self.by_layer.get(name, self.share)
+
+    def pixels(self, name: str, grid: tuple[int, int]) -> int | None:
+        """How many pixels of an (h, w) grid; None for all."""
+        share = self.of(name)
+        return None if share >= 1 else max(1, math.ceil(share * grid[0] * grid[1]))
+
+    def begin(self) -> None:
+        """A new run."""
+
+    def open(self, who: Hashable) -> tuple[Budget, Observe | None]:
+        """The budget of the next call, and who wants to see its routing.
+
+        Args: who: the same for calls of the same prompts and size.
+        """
+        return self, None
+
+
+ALL = Budget()
+"""Dense routing, the exact reference."""
+
+
+class AutomaticBudget:
+    """Looks how many pixels each layer's router gives to subjects, and computes so many, for each kind of call by itself.
+
+    It looks in calls 1, 2, 4, 8 … of a run. Where nobody speaks a layer is left out until the next look. Reading what was
+    seen waits for the device, once a look: five times in thirty steps, and never within one.
+    """
+
+    def __init__(self, threshold: float = THRESHOLD):
+        self.threshold = threshold
+        self.looks: dict[Hashable, Looks] = {}
+
+    def begin(self) -> None:
+        self.looks = {}
+
+    def open(self, who: Hashable) -> tuple[Budget, Observe | None]:
+        return self.looks.setdefault(who, Looks(self.threshold)).open()
+
+    def mean(self) -> float:
+        """The share that was last found, over layers and kinds of calls; 1 where there was nothing to find yet."""
+        shares = [share for look in self.looks.values() for share in look.found.by_layer.values()]
+        return sum(shares) / len(shares) if shares else 1.0
+
+
+@dataclass
+class Looks:
+    """At one kind of call."""
+
+    threshold: float
+    calls: int = 0
+    seen: dict[str, Tensor] = field(default_factory=dict)
+    """The largest routed share of any row, () by layer name, on the device."""
+    found: Budget = ALL
+
+    def open(self) -> tuple[Budget, Observe | None]:
+        if self.seen:
+            shares = torch.stack(list(self.seen.values())).tolist()
+            self.found = Budget(by_layer={n: enough(s) for n, s in zip(self.seen, shares, strict=True)})
+            self.seen = {}
+        self.calls += 1
+        if self.calls & (self.calls - 1):
+            return self.found, None
+        least = {name: max(share, 1 / PARTS) for name, share in self.found.by_layer.items()}
+        return Budget(by_layer=least), self.look
+
+    def look(self, spec: LayerSpec, routing: Routing) -> None:
+        self.seen[spec.name] = (routing.route[..., PERSONAL] > self.threshold).float().mean(dim=1).amax()
+
+
+def enough(share: float) -> float:
+    """A share that was seen, 0..1, in whole parts with a reserve."""
+    return min(1.0, (math.ceil(share * PARTS) + 1) / PARTS) if share > 0 else 0.0
