@@ -26,7 +26,7 @@ def layer(spec: LayerSpec, pixels: int, routed: float = 1.0, projected: int = TE
 
     Args:
         routed: share of the pixels for which the branch is computed; the router, and self-attention's keys and values, see all.
-        projected: text tokens whose keys and values are made at this step.
+        projected: words whose keys and values are made at this step; a prompt's constant ones may be kept from the first.
     """
     asking = routed * pixels
     heard = TEXT_TOKENS if spec.is_cross else pixels

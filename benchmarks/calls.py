@@ -11,7 +11,7 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-from ..nodes.text import BARRED, FEATURES, REGION, SLOTS, TERMS
+from ..nodes.text import BARRED, FEATURES, PROMPT, REGION, SLOTS, TERMS
 from .bases import FEATURE, Pair
 
 TOKENS = 77
@@ -42,7 +42,7 @@ class Given:
 
 
 def given(pair: Pair, side: int, cfg: bool, subjects: int, seed: int = 0) -> Given:
-    """Random inputs for pictures of `side` pixels, with `subjects` in the positive row."""
+    """Random inputs for pictures of `side` pixels, with `subjects` in the positive row; another seed is another prompt."""
     generator, rows = torch.Generator().manual_seed(seed), 2 if cfg else 1
 
     def noise(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -51,7 +51,8 @@ def given(pair: Pair, side: int, cfg: bool, subjects: int, seed: int = 0) -> Giv
         return torch.randn(shape, generator=generator).to(pair.device, dtype)
 
     prompts = [1, 0] if cfg else [0]
-    carried = [row(subjects if prompt == 0 else 0, subjects, generator) for prompt in prompts] if subjects else []
+    positive, negative = row(subjects, subjects, 1 + seed, generator), row(0, subjects, 0, generator)
+    carried = [negative if prompt else positive for prompt in prompts] if subjects else []
     return Given(
         x=noise(rows, 4, side // 8, side // 8),
         sigma=torch.ones(rows, device=pair.device),
@@ -63,8 +64,11 @@ def given(pair: Pair, side: int, cfg: bool, subjects: int, seed: int = 0) -> Giv
     )
 
 
-def row(present: int, of: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """What one row carries: `present` subjects on tokens of their own, padded to as many as the other rows have."""
+def row(present: int, of: int, number: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """What one row carries: `present` subjects on tokens of their own, padded to as many as the other rows have.
+
+    Args: number: of its prompt, see `nodes.text.PROMPT`.
+    """
     slots, features = torch.zeros(1, TOKENS, 1), torch.zeros(1, of, FEATURE)
     slots[0, 2 : 2 + present, 0] = torch.arange(1, present + 1)
     features[:, :present] = torch.randn(1, present, FEATURE, generator=generator)
@@ -73,6 +77,7 @@ def row(present: int, of: int, generator: torch.Generator) -> dict[str, Tensor]:
         FEATURES: features,
         TERMS: torch.zeros(1, of, 3),
         BARRED: torch.zeros(1, of, REGION, REGION),
+        PROMPT: torch.tensor([[float(number)]]),
     }
 
 

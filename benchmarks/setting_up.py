@@ -14,6 +14,7 @@ import torch
 from ..moa_attention.checkpoint import save_adapter
 from ..nodes.adapter_files import load_adapter_patcher
 from ..nodes.patch import apply_adapter
+from ..nodes.text import PROMPT
 from .bases import ENCODER, Pair, filled
 from .calls import Given, denoise, given, load
 from .timing import seconds
@@ -44,7 +45,7 @@ def after_changes(pair: Pair, file: Path, rounds: int) -> dict[str, list[float]]
     taken: dict[str, list[float]] = {change: [] for change in CHANGES}
     model, step = apply_adapter(pair.model, pair.adapter, encoder=ENCODER), given(pair, SIDE, True, 1)
     for turn in range((rounds + 1) * len(CHANGES)):
-        name, other = CHANGES[turn % len(CHANGES)], given(pair, SIDE, True, 1, seed=turn)
+        name, other = CHANGES[turn % len(CHANGES)], given(pair, SIDE, True, 1, seed=1 + turn)
 
         def run(name: str = name, other: Given = other, turn: int = turn) -> None:
             nonlocal model, step
@@ -65,5 +66,6 @@ def change(name: str, pair: Pair, file: Path, model: Any, step: Given, other: Gi
     if name == "another strength":
         return apply_adapter(pair.model, pair.adapter, encoder=ENCODER, prior_bias=turn / 100), step
     if name == "another prompt":
-        return model, replace(step, contexts=other.contexts, uuids=other.uuids)
+        carried = {**step.carried, PROMPT: other.carried[PROMPT]}
+        return model, replace(step, contexts=other.contexts, uuids=other.uuids, carried=carried)
     return model, step

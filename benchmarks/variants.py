@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from ..moa_attention.budget import ALL, Budget
 from ..moa_attention.layer import Observe
 from ..moa_attention.trace import Trace
 from ..nodes.call import PRIOR_ONLY
@@ -16,8 +16,6 @@ from .ip_adapter import ImagePrompts, attach_image_prompts
 
 SUBJECTS = (1, 2, 4)
 SHARES = (0.5, 0.25, 0.1, 0.05)
-SPARSE_EXISTS = False
-"""Whether `apply_adapter` takes a budget. The one place to switch on; then `budget` can import it like everybody else."""
 
 
 class Variant(NamedTuple):
@@ -53,20 +51,19 @@ def dense(subjects: int = 1) -> Variant:
     return Variant("dense", 1.0, subjects)
 
 
-def sparse(routed: float, subjects: int = 1) -> list[Variant]:
-    """The variant, if there is such a mode already."""
-    return [Variant("sparse", routed, subjects)] if SPARSE_EXISTS else []
+def sparse(routed: float, subjects: int = 1) -> Variant:
+    return Variant("sparse", routed, subjects)
 
 
 def counted_variants() -> list[Variant]:
     """Everything that can be counted without arithmetic."""
-    ours = [[dense(n), *(v for share in SHARES for v in sparse(share, n))] for n in SUBJECTS]
+    ours = [[dense(n), *(sparse(share, n) for share in SHARES)] for n in SUBJECTS]
     return [*(variant for same in ours for variant in same), NOBODY, SILENT, PEER]
 
 
 def timed_variants() -> list[Variant]:
     """What is worth the time it takes."""
-    return [dense(), *sparse(0.25), *sparse(0.1), dense(4), NOBODY, PEER]
+    return [dense(), sparse(0.25), sparse(0.1), dense(4), NOBODY, PEER]
 
 
 def attach(pair: Pair, variant: Variant) -> Attached:
@@ -81,15 +78,15 @@ def attach(pair: Pair, variant: Variant) -> Attached:
     def record(sigma: Tensor, images: Tensor) -> Observe:
         return Trace(layers).record(sigma, images)  # as the node does, but kept for one call only
 
-    bias = PRIOR_ONLY if variant == SILENT else 0.0
-    options = budget(variant.routed) if variant.mode == "sparse" else {}
-    patched = apply_adapter(pair.model, pair.adapter, encoder=ENCODER, prior_bias=bias, record=record, **options)
+    patched = apply_adapter(
+        pair.model,
+        pair.adapter,
+        encoder=ENCODER,
+        prior_bias=PRIOR_ONLY if variant == SILENT else 0.0,
+        budget=ALL if variant.routed is None else Budget(variant.routed),
+        record=record,
+    )
     return Attached(patched, pair.adapter.model)
-
-
-def budget(routed: float | None) -> dict[str, Any]:
-    """`apply_adapter`'s option for a share of the pixels."""
-    return {"budget": importlib.import_module("..moa_attention.budget", __package__).Budget(routed)}
 
 
 def weight_bytes(module: nn.Module) -> int:
