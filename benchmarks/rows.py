@@ -71,7 +71,8 @@ def table(rows: list[Row]) -> str:
     lines = [f"| {' | '.join(HEADER)} |", "|---" * len(HEADER) + "|"]
     for base, size, *variant in dict.fromkeys((r.base, r.size, *r.variant) for r in rows):
         same = [r for r in rows if (r.base, r.size, *r.variant) == (base, size, *variant)]
-        guided, alone = (next((r for r in same if r.device == "meta" and r.cfg == cfg), None) for cfg in (True, False))
+        by_count = sorted(same, key=lambda r: r.device != "meta")  # timed rows know what was counted of them, too
+        guided, alone = (next((r for r in by_count if r.cfg == cfg), None) for cfg in (True, False))
         mode, routed, subjects = variant
         cells = [base, f"{size}²", mode, "" if routed is None else f"{routed:.0%}", subjects]
         cells += [told(guided, "flops_ratio", ".3f"), told(alone, "flops_ratio", ".3f")]
