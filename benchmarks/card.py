@@ -33,5 +33,6 @@ def book(attached: Attached, step: Given) -> Booked:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     return Booked(
-        sum("synchroniz" in str(warning.message) for warning in waited), torch.cuda.max_memory_allocated() - before
+        sum("called a synchronizing" in str(warning.message) for warning in waited),
+        torch.cuda.max_memory_allocated() - before,
     )
