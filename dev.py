@@ -18,7 +18,7 @@ from devtools import browser, demo, environment, host, selfie, server, testing
 
 RECIPE = str(host.ROOT / "recipes" / "run.py")
 FORWARDED = {
-    "bench": (["-m", "devtools.run_module", "benchmarks.sampling"], "what MoA costs beside the base model", ()),
+    "bench": (["-m", "devtools.run_module", "benchmarks.sampling"], "what MoA costs beside the base model", ("train",)),
     "bench-training": (
         ["-m", "devtools.run_module", "benchmarks.training"],
         "what training takes, beside what was planned",

@@ -1,104 +1,90 @@
-"""What MoA costs: sampling with and without it, side by side on the same model, as ratios.
+"""What MoA costs at a step of sampling, against the stock model: a table, a plot and, with --json, the rows behind them.
 
-Two models: MoA Mini as it ships, and the SD1.5 U-Net at its real width with random weights (speed does not depend on what
-weights say). A step is one guided call: a positive and a negative row in one batch.
+FLOPs, waits for the device and memory are counted for every variant, on models that have shapes and no contents. Time is
+taken where --time says, on random weights at their real width. Rows of the file named by --json are kept and merged with,
+so that one run may count and others time: with --no-count nothing is counted again.
+
+`peak_extra_mib` is the adapter's weights in the row's precision plus what it adds to the peak of activations. On the meta device
+`host_syncs` are values that the host reads from the device; on a card they are whatever PyTorch itself warns of.
 """
 
 import argparse
-import statistics
+import gc
 import sys
-import time
-from collections.abc import Callable
+from pathlib import Path
 
 import comfy.model_management
-import comfy.ops
-import comfy.utils
 import torch
-from torch import Tensor
 
-from ..nodes.adapter_files import load_adapter_patcher
-from ..nodes.call import PRIOR_ONLY
-from ..nodes.layers import fresh_adapter
-from ..nodes.mini import load_mini
-from ..nodes.patch import apply_adapter, host_patcher
-from ..recipes.mini.faces import ROOT, WEIGHTS
+from .bases import ROOT, filled, hollow
+from .measured import count_rows, time_rows
+from .plot import draw
+from .rows import Row, merge, read_rows, table, write_rows
+from .setting_up import set_up_costs
+from .variants import counted_variants, timed_variants
 
-sys.path.append(str(ROOT / "tests" / "comfy"))
-
-STEPS = 4
+COUNTED = (("sd15", 512), ("sd15", 768), ("sdxl", 1024))
 
 
-def subjects(count: int, length: int, width: int, encoder: str) -> dict:
-    """The extra of a CONDITIONING with `count` random subjects."""
-    import comfy.conds
-
-    from ..nodes.text import ENCODER, FEATURES, SLOTS
-
-    slots = torch.zeros(1, length, 1)
-    slots[0, 2 : 2 + count, 0] = torch.arange(1, count + 1)
-    features = comfy.conds.CONDRegular(torch.randn(1, count, width))
-    return {ENCODER: encoder, "model_conds": {SLOTS: comfy.conds.CONDCrossAttn(slots), FEATURES: features}}
+def place(text: str) -> tuple[str, int]:
+    """`sd15:512` -> ("sd15", 512)"""
+    base, size = text.split(":")
+    if base not in ("sd15", "sdxl") or int(size) % 64:
+        raise ValueError(text)
+    return base, int(size)
 
 
-def measure(variants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each variant, taken in turn so that a busy machine is busy for all of them."""
-    taken: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(rounds + 1):
-        for name, run in variants.items():
-            started = time.perf_counter()
-            run()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            taken[name].append(time.perf_counter() - started)
-    return {name: statistics.median(seconds[1:]) for name, seconds in taken.items()}
+def count_all() -> list[Row]:
+    """Every variant of every model, with and without guidance."""
+    rows = []
+    for base, side in COUNTED:
+        pair = hollow(base)
+        print(f"counting {base} at {side}²", file=sys.stderr, flush=True)
+        for cfg in (True, False):
+            rows += count_rows(pair, side, cfg, counted_variants())
+    return rows
 
 
-def compare(title: str, model, adapter, latent: tuple[int, ...], rounds: int) -> None:
-    """Print one table."""
-    from host import conditioning, sample
-
-    config = adapter.model.config
-    positive, negative = conditioning(config.text_width), conditioning(config.text_width, seed=1)
-
-    def variant(patched, count: int) -> Callable[[], Tensor]:
-        extra = subjects(count, 77, config.image_width, "bench") if count else {}
-        ours = [[positive[0][0], extra]]
-        return lambda: sample(patched, ours, negative, {"samples": torch.zeros(latent)}, steps=STEPS)
-
-    moa = apply_adapter(model, adapter, encoder="bench")
-    off = apply_adapter(model, adapter, encoder="bench", prior_bias=PRIOR_ONLY)
-    seconds = measure(
-        {
-            "stock": variant(model, 0),
-            "MoA, no subject": variant(moa, 0),
-            "MoA, one subject": variant(moa, 1),
-            "MoA, two subjects": variant(moa, 2),
-            "MoA, strength 0": variant(off, 1),
-        },
-        rounds,
-    )
-    share = sum(p.numel() for p in adapter.model.parameters()) / sum(p.numel() for p in model.model.parameters())
-    print(f"\n{title}: latent {latent[-2]} × {latent[-1]}, adapter {100 * share:.0f} % of the model's parameters\n")
-    print("| | seconds a step | against stock |\n|---|---|---|")
-    for name, value in seconds.items():
-        print(f"| {name} | {value / STEPS:.3f} | {value / seconds['stock']:.2f} |")
+def time_all(places: list[tuple[str, int]], rounds: int) -> list[Row]:
+    """One model after the other, as two would not fit."""
+    device = comfy.model_management.get_torch_device()
+    precisions = (torch.float16, torch.bfloat16) if device.type == "cuda" else (torch.float32,)
+    rows = []
+    for base in dict.fromkeys(base for base, _ in places):
+        for dtype in precisions:
+            pair = filled(base, device, dtype)
+            for side in (side for other, side in places if other == base):
+                print(f"timing {base} at {side}², {pair.where} {pair.precision}", file=sys.stderr, flush=True)
+                rows += time_rows(pair, side, rounds, timed_variants())
+            del pair
+            comfy.model_management.unload_all_models()
+            gc.collect()  # a model and its patcher know each other
+    return rows
 
 
 def main(argv: list[str]) -> None:
-    """Both tables."""
-    from host import sd15
-
-    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--size", type=int, default=32, help="latent side for the SD1.5 layout; 64 is 512 px")
+    """Measure what is asked for, and show it with what was measured before."""
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--json", type=Path, help="rows are read from there, merged with and written back")
+    parser.add_argument("--plot", type=Path, default=ROOT / "docs" / "images" / "costs.png", help="where to draw it")
+    parser.add_argument("--time", type=place, action="append", metavar="BASE:PIXELS", help="time it; default: sd15:512")
+    parser.add_argument("--no-time", action="store_true", help="only count")
+    parser.add_argument("--no-count", action="store_true", help="keep what the file has counted")
+    parser.add_argument("--rounds", type=int, default=5, help="of timing; default: 5")
+    parser.add_argument(
+        "--setup", action="store_true", help="also what a change of file, subject, strength and prompt costs"
+    )
     options = parser.parse_args(argv)
-    comfy.utils.PROGRESS_BAR_ENABLED = False
-    device = comfy.model_management.get_torch_device()
-    print(f"{torch.cuda.get_device_name() if device.type == 'cuda' else 'CPU'}, torch {torch.__version__}")
-    mini, _, _ = load_mini(WEIGHTS)
-    compare("MoA Mini", mini, load_adapter_patcher(WEIGHTS / "adapter.safetensors"), (1, 32, 16, 16), options.rounds)
-    real = sd15(channels=320, context=768)
-    side = options.size
-    adapter = fresh_adapter(real, "clip-vit-large-patch14", 768, operations=comfy.ops.manual_cast)
-    patcher = host_patcher(adapter.requires_grad_(False))
-    compare("SD1.5 layout, random weights", real, patcher, (1, 4, side, side), options.rounds)
+    rows = read_rows(options.json)
+    for unwanted, measure in (
+        (options.no_count, count_all),
+        (options.no_time, lambda: time_all(options.time or [("sd15", 512)], options.rounds)),
+    ):
+        rows = rows if unwanted else merge(rows, measure())
+        if options.json:
+            write_rows(options.json, rows)
+    print(f"torch {torch.__version__}\n\n{table(rows)}")
+    if rows:
+        draw(rows, options.plot)
+    if options.setup:
+        print(f"\n{set_up_costs(options.rounds)}")

@@ -1,0 +1,65 @@
+"""Rows of the benchmark: counted for every variant, timed for some."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import replace
+from functools import partial
+
+from .bases import Pair, hollow
+from .calls import Given, denoise, given, load
+from .card import book
+from .counting import Counted, count
+from .rows import Row
+from .timing import against, in_turn
+from .variants import STOCK, Attached, Variant, attach, weight_bytes
+
+MIB = 2**20
+
+
+def count_rows(pair: Pair, side: int, cfg: bool, variants: list[Variant]) -> list[Row]:
+    """A row for each variant of a hollow pair, against the stock model."""
+
+    def of(variant: Variant) -> tuple[Counted, int]:
+        attached = attach(pair, variant)
+        return count(pair, attached, given(pair, side, cfg, variant.carried)), weight_bytes(attached.weights)
+
+    stock, _ = of(STOCK)
+    rows = []
+    for variant in variants:
+        found, weights = of(variant)
+        row = Row(pair.base, side, pair.where, pair.precision, *variant, cfg)
+        ratio, extra = found.flops / stock.flops, (weights + found.peak - stock.peak) / MIB
+        rows.append(replace(row, flops_ratio=ratio, host_syncs=found.reads - stock.reads, peak_extra_mib=extra))
+    return rows
+
+
+def time_rows(pair: Pair, side: int, rounds: int, variants: list[Variant]) -> list[Row]:
+    """A row for each variant of a pair with weights, with guidance, against the stock model in the same rounds.
+
+    Arithmetic, and on a CPU waits too, are those of a hollow twin; on a card waits and memory are its own.
+    """
+    every = {variant: attach(pair, variant) for variant in (STOCK, *variants)}
+    steps = {variant: given(pair, side, True, variant.carried) for variant in every}
+    for attached in every.values():
+        load(attached.model)
+    runs = {v: partial(denoise, every[v].model, steps[v]) for v in every}
+    taken = in_turn(runs, rounds)
+    twins = count_rows(hollow(pair.base), side, True, variants)
+    rows = []
+    for variant, twin in zip(variants, twins, strict=True):
+        ratio, spread = against(taken[variant], taken[STOCK])
+        row = replace(
+            twin, device=pair.where, dtype=pair.precision, ratio=ratio, ratio_spread=spread, peak_extra_mib=None
+        )
+        rows.append(replace(row, seconds_stock=statistics.median(taken[STOCK])))
+    if pair.device.type != "cuda":
+        return rows
+    return [on_card(row, every[v], steps[v], every[STOCK], steps[STOCK]) for v, row in zip(variants, rows, strict=True)]
+
+
+def on_card(row: Row, attached: Attached, step: Given, stock: Attached, stock_step: Given) -> Row:
+    """The row with what the card's own books say."""
+    ours, theirs = book(attached, step), book(stock, stock_step)
+    extra = (weight_bytes(attached.weights) + ours.peak - theirs.peak) / MIB
+    return replace(row, host_syncs=ours.syncs - theirs.syncs, peak_extra_mib=extra)
