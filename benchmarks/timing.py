@@ -22,12 +22,12 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def in_turn(runs: Mapping[Name, Callable[[], object]], rounds: int) -> dict[Name, list[float]]:
-    """Seconds of every run in every round; a first round warms up and does not count."""
+    """Seconds of every run in every round."""
     taken: dict[Name, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds + 1):
+    for _ in range(rounds):
         for name, run in runs.items():
             taken[name].append(seconds(run))
-    return {name: every[1:] for name, every in taken.items()}
+    return taken
 
 
 def against(taken: list[float], stock: list[float]) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from .encoder import ImageEncoder
 from .layer import MoALayer
 from .postfuse import PostFusion
 from .projection import Place
-from .step import Step
+from .step import Rows, Step
 from .subject import SubjectFusion, gather_tokens
 
 
@@ -71,7 +71,7 @@ class MoAAdapter(nn.Module):
         t: Tensor,
         slots: Tensor,
         features: Tensor,
-        rows: Tensor | None,
+        rows: Rows,
         prior_bias: Tensor,
         weights: Tensor | None = None,
     ) -> Step:
@@ -82,7 +82,7 @@ class MoAAdapter(nn.Module):
             t: (B,) timesteps.
             slots: (B,M) int64, 0 for an ordinary token, s for subject s.
             features: (B,S,F) image features.
-            rows: (R,) indices of the rows with a subject, None for all.
+            rows: those with a subject, R of them.
             prior_bias: () float32.
             weights: (R,S), how far each subject's token goes from its word to the subject, 1 all the way (ours).
         """

@@ -73,9 +73,15 @@ def weight_at_hand(module: object, x: Tensor) -> Tensor | None:
     """A bare linear layer's weight where it is what x is multiplied by: not elsewhere, not compressed, and nothing comes to
     it on the way, as hosts do with what they load in parts."""
     weight = getattr(module, "weight", None)
-    plain = type(weight) in (Tensor, nn.Parameter) and getattr(module, "bias", None) is None
-    on_the_way = getattr(module, "weight_function", None)
-    return weight if plain and not on_the_way and weight.device == x.device and weight.dtype == x.dtype else None
+    if (
+        type(weight) not in (Tensor, nn.Parameter)
+        or weight is None
+        or weight.device != x.device
+        or weight.dtype != x.dtype
+    ):
+        return None
+    more = getattr(module, "bias", None) is not None or getattr(module, "weight_function", None)
+    return None if more else weight
 
 
 def project(own: nn.Module, prior: Projection, x: Tensor) -> Tensor:

@@ -20,8 +20,7 @@ from .config import LayerSpec, MoAConfig
 from .expert import Projections
 from .layer import Attend, Heard, RoutedLayer, attend_to_each
 from .projection import Place
-from .router import PERSONAL, route_of
-from .step import Step
+from .step import Rows, Step
 from .tuned import Tuned, TunedLayer
 
 Sees = Literal["embedding", "patches", "face"]
@@ -63,16 +62,23 @@ class ImagePromptLayer(RoutedLayer):
         return Heard(self.to_k(images), self.to_v(images), words, silence)
 
     def speak(
-        self, query: Tensor, heard: Heard, prior: Tensor, shares: Tensor, base: Projections, attend: Attend
+        self,
+        query: Tensor,
+        heard: Heard,
+        prior: Tensor,
+        shares: Tensor,
+        personal: Tensor,
+        base: Projections,
+        attend: Attend,
     ) -> Tensor:
         out, heads = self.on(base).to_out, self.spec.heads
         seen = attend_to_each(attend, query, heard.key, heard.value, heads)
         spoken = (shares[..., None].to(seen.dtype) * seen).sum(dim=1)
         if heard.words is None:
             return prior + (out(spoken) - heard.silence)
-        personal = route_of(shares)[..., PERSONAL, None].to(spoken.dtype)
+        share = personal[..., None].to(spoken.dtype)
         words = attend(query, *heard.words, heads)
-        return (1 - personal) * (prior - heard.silence) + out(spoken + personal * words)
+        return (1 - share) * (prior - heard.silence) + out(spoken + share * words)
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,7 @@ class ImagePromptAdapter(nn.Module):
         t: Tensor,
         slots: Tensor,
         features: Tensor,
-        rows: Tensor | None,
+        rows: Rows,
         prior_bias: Tensor,
         weights: Tensor | None = None,
     ) -> Step:

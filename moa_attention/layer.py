@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .attention import attend
 from .config import LayerSpec, MoAConfig
 from .expert import LowRank, Projections, project
-from .router import PERSONAL, Router, mix, route_of
+from .router import Router, loudest, mix
 from .sparse import strongest
 
 
@@ -95,19 +95,19 @@ class RoutedLayer(nn.Module):
         Returns: (B,N,D)
         Raises: ValueError when there are neither shares nor a router.
         """
-        shares = self.decide(hidden, prior_bias, shares, within)
-        route = route_of(shares)
+        shares, personal = self.decide(hidden, prior_bias, shares, within)
         heard = context if isinstance(context, Heard) else self.listen(context, base)
         if pixels is None or pixels >= hidden.shape[1]:
             query = self.ask(hidden, base)
-            mixed = self.speak(query, heard, prior, shares, base, attend)
+            mixed = self.speak(query, heard, prior, shares, personal, base, attend)
         else:
-            won = strongest(route[..., PERSONAL], pixels)
-            query, shares = self.ask(won.take(hidden), base), won.take(shares.transpose(1, 2)).transpose(1, 2)
-            mixed = won.put(prior, self.speak(query, heard, won.take(prior), shares, base, attend))
+            won = strongest(personal, pixels)
+            query = self.ask(won.take(hidden), base)
+            told = won.take(shares.transpose(1, 2)).transpose(1, 2), won.take(personal[..., None])[..., 0]
+            mixed = won.put(prior, self.speak(query, heard, won.take(prior), *told, base, attend))
         if observe is not None:
             key = heard.key if heard.key.ndim == 3 else heard.key.flatten(1, 2)
-            observe(self.spec, Routing(route, query, key, grid))
+            observe(self.spec, Routing(torch.stack((1 - personal, personal), dim=-1), query, key, grid))
         return mixed
 
     def decide(
@@ -116,20 +116,24 @@ class RoutedLayer(nn.Module):
         prior_bias: Tensor | float = 0.0,
         shares: Tensor | None = None,
         within: Tensor | None = None,
-    ) -> Tensor:
-        """R_s of every subject (ours): shares given from outside, else R_1 of the layer's own router where each may speak.
+    ) -> tuple[Tensor, Tensor]:
+        """R_s of every subject (ours), shares given from outside, else R_1 of the layer's own router where each may speak; and
+        the R_1 that they come to.
 
-        Args as those of `forward`. Returns: (B,S,N), or (B,1,N) where the same goes for all subjects.
+        Args as those of `forward`. Returns: (B,S,N), or (B,1,N) where the same goes for all subjects; (B,N).
         Raises: ValueError when there are neither shares nor a router.
         """
         if shares is not None:
-            return shares
+            return shares, loudest(shares)
         if self.router is None:
             raise ValueError(
                 f"Layer {self.spec.name} has no router of its own; it must be told the shares of subjects."
             )
-        personal = self.router(hidden, prior_bias)[:, None, :, PERSONAL]
-        return personal if within is None else personal * within
+        own = self.router(hidden, prior_bias)
+        if within is None:
+            return own[:, None], own
+        bounded = own[:, None] * within
+        return bounded, loudest(bounded)
 
     @abstractmethod
     def ask(self, hidden: Tensor, base: Projections) -> Tensor:
@@ -141,9 +145,16 @@ class RoutedLayer(nn.Module):
 
     @abstractmethod
     def speak(
-        self, query: Tensor, heard: Heard, prior: Tensor, shares: Tensor, base: Projections, attend: Attend
+        self,
+        query: Tensor,
+        heard: Heard,
+        prior: Tensor,
+        shares: Tensor,
+        personal: Tensor,
+        base: Projections,
+        attend: Attend,
     ) -> Tensor:
-        """The mixture of both branches: queries and prior (B,N,D), shares (B,S,N) -> (B,N,D)."""
+        """The mixture of both branches: queries and prior (B,N,D), R_s (B,S,N), R_1 (B,N) -> (B,N,D)."""
 
 
 class MoALayer(RoutedLayer):
@@ -202,12 +213,19 @@ class MoALayer(RoutedLayer):
         return Heard(project(self.to_k, base.to_k, context), project(self.to_v, base.to_v, context))
 
     def speak(
-        self, query: Tensor, heard: Heard, prior: Tensor, shares: Tensor, base: Projections, attend: Attend
+        self,
+        query: Tensor,
+        heard: Heard,
+        prior: Tensor,
+        shares: Tensor,
+        personal: Tensor,
+        base: Projections,
+        attend: Attend,
     ) -> Tensor:
         if heard.key.ndim == 4:
             parts = (shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-6)).to(query.dtype)
             each = attend_to_each(attend, query, heard.key, heard.value, self.spec.heads)
-            personal = torch.einsum("bsn,bsnd->bnd", parts, each)
+            seen = torch.einsum("bsn,bsnd->bnd", parts, each)
         else:
-            personal = attend(query, heard.key, heard.value, self.spec.heads)
-        return mix(prior, (self.to_out or base.to_out)(personal), route_of(shares))
+            seen = attend(query, heard.key, heard.value, self.spec.heads)
+        return mix(prior, (self.to_out or base.to_out)(seen), personal)

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 PRIOR, PERSONAL = 0, 1
-"""Indices of the two experts in the last axis of a route."""
+"""Indices of the two experts in the last axis of a route, (B,N,2)."""
 
 
 class Router(nn.Module):
     """R = softmax(f(z)), softmax over the experts and per latent pixel (eqs. 5, 7).
 
-    f is one Linear(D → 2), or D → D/4 → 2 with a SiLU between.
+    f is one Linear(D → 2), or D → D/4 → 2 with a SiLU between. Of two experts one share says all: R_1, the logistic function
+    of the logits' difference, and R_0 = 1 − R_1.
 
     Zero-initialised (ours): both branches start with equal say, and since the experts start identical the network's
     output starts as the base model's.
@@ -42,29 +43,28 @@ class Router(nn.Module):
         nn.init.zeros_(self.project.bias)
 
     def forward(self, hidden: Tensor, prior_bias: Tensor | float = 0.0) -> Tensor:
-        """(B,N,D) -> (B,N,2) in float32, summing to one.
+        """R_1: (B,N,D) -> (B,N) in float32.
 
-        `prior_bias` is added to the prior's logit: our strength control, not part of the paper. At a large bias R is
-        exactly (1, 0), so that the mix below is exactly the prior.
+        `prior_bias` is added to the prior's logit: our strength control, not part of the paper. At a large bias R_1 is
+        exactly 0, so that the mix below is exactly the prior.
         """
         if self.narrow is not None:
             hidden = nn.functional.silu(self.narrow(hidden))
         prior, personal = self.project(hidden).float().unbind(-1)
-        return torch.softmax(torch.stack((prior + prior_bias, personal), dim=-1), dim=-1)
+        return torch.sigmoid(personal - prior - prior_bias)
 
 
-def route_of(shares: Tensor) -> Tensor:
-    """R where untrained routers decide: as much of the personalised branch as the most talkative subject has.
+def loudest(shares: Tensor) -> Tensor:
+    """R_1 where untrained routers decide: as much as the most talkative subject has.
 
-    (B,S,N) in [0,1] or beyond -> (B,N,2), summing to one (ours).
+    (B,S,N) in [0,1] or beyond -> (B,N) in [0,1] (ours).
     """
-    personal = shares.float().amax(dim=1).clamp(0, 1)
-    return torch.stack((1 - personal, personal), dim=-1)
+    return shares.float().amax(dim=1).clamp(0, 1)
 
 
-def mix(prior: Tensor, personal: Tensor, route: Tensor) -> Tensor:
-    """Σ_n R_n ⊙ expert_n for the two experts (eqs. 4, 6): (B,N,D) (B,N,D) (B,N,2) -> (B,N,D).
+def mix(prior: Tensor, personal: Tensor, share: Tensor) -> Tensor:
+    """Σ_n R_n ⊙ expert_n for the two experts (eqs. 4, 6): (B,N,D) (B,N,D), R_1 (B,N) -> (B,N,D).
 
     As R sums to one it is a step of R_1 from the prior towards the personalised branch: one kernel, and exact at both ends.
     """
-    return prior.lerp(personal, route[..., PERSONAL, None].to(prior.dtype))
+    return prior.lerp(personal, share[..., None].to(prior.dtype))

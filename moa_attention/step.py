@@ -15,15 +15,26 @@ from .config import LayerSpec
 from .expert import Projections
 from .layer import Heard, RoutedLayer
 from .losses import resize
-from .subject import place_tokens
+from .subject import Places, place_tokens, places
+
+Rows = Tensor | slice | None
+"""Indices (R,) int64 of rows; a slice where they lie side by side, so that nothing is copied; None for all."""
+
+
+def rows_of(chosen: Tensor, count: int) -> Rows:
+    """(R,) ascending int64 on the CPU, of `count` rows."""
+    first, last = int(chosen[0]), int(chosen[-1]) + 1
+    if last - first != len(chosen):
+        return chosen
+    return None if len(chosen) == count else slice(first, last)
 
 
 @dataclass(frozen=True)
 class Step:
     """Prepared once per call by `MoAAdapter.begin`, read by every layer, changed by none."""
 
-    rows: Tensor | None
-    """(R,) int64 indices of the rows that have a subject; None when all have."""
+    rows: Rows
+    """Which rows have a subject, R of them."""
     slots: Tensor
     """(R,M) int64, 0 for an ordinary token, s for subject s."""
     tokens: Tensor
@@ -44,6 +55,8 @@ class Step:
     """What cross-attention layers heard of the prompt's constant words, by layer name."""
     _resized: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False, compare=False)
     """Shares at the pixels of each grid that asked: many layers share a few grids."""
+    _places: list[Places] = field(default_factory=list, init=False, compare=False)
+    """Of all subjects together, or of each alone: the same for all layers."""
 
     def terms_for(self, spec: LayerSpec, grid: tuple[int, int]) -> dict[str, Any]:
         """How loudly subjects may speak in a layer and for how many pixels, by the names under which layers take it."""
@@ -52,7 +65,8 @@ class Step:
         shares, loud = self._resized.get(grid), self.loudness.get(spec.name, 1.0)
         pixels = self.budget.pixels(spec.name, grid)
         if self.learned:
-            return {"prior_bias": self.prior_bias - math.log(loud), "within": shares, "pixels": pixels}
+            bias = self.prior_bias if loud == 1 else self.prior_bias - math.log(loud)
+            return {"prior_bias": bias, "within": shares, "pixels": pixels}
         return {"shares": shares if shares is None or loud == 1 else shares * loud, "pixels": pixels}
 
     def select(self, x: Tensor) -> Tensor:
@@ -61,7 +75,11 @@ class Step:
 
     def restore(self, x: Tensor, chosen: Tensor) -> Tensor:
         """`x` (B,...) with its subject rows replaced by `chosen` (R,...); the other rows keep their bits."""
-        return chosen if self.rows is None else x.index_copy(0, self.rows, chosen)
+        if self.rows is None:
+            return chosen
+        if isinstance(self.rows, slice):
+            return x.slice_scatter(chosen, 0, self.rows.start, self.rows.stop)
+        return x.index_copy(0, self.rows, chosen)
 
     def context_for(self, layer: RoutedLayer, hidden: Tensor, context: Tensor, base: Projections) -> Any:
         """C_1 of eq. 8 for a layer: z for self-attention, the multimodal prompt for cross-attention.
@@ -82,11 +100,12 @@ class Step:
 
     def place(self, words: Tensor, subjects: Tensor) -> Tensor:
         """Subjects (R,S,C) in the place of their words (R,M,C): -> (R,M,C), or (R,S,M,C) each alone where they are apart."""
-        count = subjects.shape[1]
-        if not self.apart or count == 1:
-            return place_tokens(words, self.slots, subjects)
-        alone = [place_tokens(words, self.slots * (self.slots == s), subjects) for s in range(1, count + 1)]
-        return torch.stack(alone, dim=1)
+        if not self._places:
+            count = subjects.shape[1] if self.apart else 1
+            each = [self.slots * (self.slots == s + 1) for s in range(count)] if count > 1 else [self.slots]
+            self._places.extend(map(places, each))
+        prompts = [place_tokens(words, where, subjects) for where in self._places]
+        return prompts[0] if len(prompts) == 1 else torch.stack(prompts, dim=1)
 
     def to_keep(self, context: Tensor) -> Any:
         """What `listen` of a cross-attention layer takes of the prompt that stays the same: (B,M,T) -> (R,M,T)."""

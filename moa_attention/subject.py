@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from types import ModuleType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -90,15 +91,25 @@ def gather_tokens(context: Tensor, slots: Tensor, subjects: int) -> Tensor:
     return context.gather(1, first[..., None].expand(-1, -1, context.shape[-1]))
 
 
-def place_tokens(context: Tensor, slots: Tensor, tokens: Tensor) -> Tensor:
+class Places(NamedTuple):
+    """Which tokens of a prompt are subjects'."""
+
+    subject: Tensor
+    """(B,M) int64, whose, counted from 0; 0 for an ordinary token, too."""
+    taken: Tensor
+    """(B,M) bool"""
+
+
+def places(slots: Tensor) -> Places:
+    """(B,M) int64, 0 for an ordinary token, s for subject s."""
+    return Places((slots - 1).clamp(min=0), slots > 0)
+
+
+def place_tokens(context: Tensor, where: Places, tokens: Tensor) -> Tensor:
     """Put subject tokens in the place of their words, every copy of them.
 
-    Args:
-        context: (B,M,T) text embedding.
-        slots: (B,M) int64, 0 for an ordinary token, s for subject s.
-        tokens: (B,S,T).
-
+    Args: context (B,M,T) text embedding, tokens (B,S,T); or what a linear layer without bias has made of both.
     Returns: (B,M,T), the prompt of the personalised branch.
     """
-    index = (slots - 1).clamp(min=0)[..., None].expand(-1, -1, context.shape[-1])
-    return torch.where(slots[..., None] > 0, tokens.to(context.dtype).gather(1, index), context)
+    index = where.subject[..., None].expand(-1, -1, context.shape[-1])
+    return torch.where(where.taken[..., None], tokens.to(context.dtype).gather(1, index), context)

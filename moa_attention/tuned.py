@@ -14,7 +14,7 @@ from .config import LayerSpec
 from .expert import LowRank, Projections
 from .layer import Attend, Heard, RoutedLayer
 from .projection import Place
-from .router import mix, route_of
+from .router import mix
 
 
 class Tuned(nn.Module):
@@ -54,7 +54,14 @@ class TunedLayer(RoutedLayer):
         return Heard(own.to_k(context), own.to_v(context))
 
     def speak(
-        self, query: Tensor, heard: Heard, prior: Tensor, shares: Tensor, base: Projections, attend: Attend
+        self,
+        query: Tensor,
+        heard: Heard,
+        prior: Tensor,
+        shares: Tensor,
+        personal: Tensor,
+        base: Projections,
+        attend: Attend,
     ) -> Tensor:
         seen = attend(query, heard.key, heard.value, self.spec.heads)
-        return mix(prior, self.tuned.on(base).to_out(seen), route_of(shares))
+        return mix(prior, self.tuned.on(base).to_out(seen), personal)

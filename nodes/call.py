@@ -18,7 +18,7 @@ from ..moa_attention.expert import Projections
 from ..moa_attention.image_prompt import ImagePromptAdapter
 from ..moa_attention.layer import Observe, RoutedLayer, Routing
 from ..moa_attention.memory import Kept, PromptMemory
-from ..moa_attention.step import Step
+from ..moa_attention.step import Step, rows_of
 from ..moa_attention.untrained import UntrainedRouter, Watch, confine, present, reading
 from .text import weights_now
 
@@ -82,8 +82,8 @@ class Call:
     def layout(self) -> str:
         """Everything but the values of tensors: what a compiled U-Net has fixed."""
         step = self.step
-        tensors = (step.rows, step.slots, step.tokens, step.shares, *(h.key for h in step.kept.values()))
-        shapes = [None if tensor is None else tuple(tensor.shape) for tensor in tensors]
+        parts = (step.rows, step.slots, step.tokens, step.shares, *(h.key for h in step.kept.values()))
+        shapes = [tuple(part.shape) if isinstance(part, Tensor) else part for part in parts]
         look = None if self.observe is None else self.observe.__qualname__
         return repr(
             (shapes, step.learned, step.apart, step.loudness, step.budget, [*self.layers], look, self.watch is None)
@@ -112,12 +112,13 @@ def open_call(
     device, dtype, mine = x.device, base.get_dtype_inference(), payload.of(rows)
     context = context.to(device, dtype)
     weights = None if mine.terms is None else weights_now(mine.terms, t[:1], base.model_sampling)
+    which = rows_of(rows, len(x))
     step = adapter.begin(
         context,
         base.model_sampling.timestep(t).float(),
         slots.squeeze(-1).long().to(device, non_blocking=True),
         features.to(device, dtype, non_blocking=True),
-        None if len(rows) == len(x) else rows.to(device, non_blocking=True),
+        which.to(device, non_blocking=True) if isinstance(which, Tensor) else which,
         torch.full((), how.prior_bias, device=device),
         weights if how.router is None else None,
     )

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ...moa_attention.adapter import MoAAdapter
-from ...moa_attention.router import PERSONAL, PRIOR, Router
+from ...moa_attention.router import Router
 from .scenes import SCENES
 
 PINNED = -1e4
@@ -53,9 +52,7 @@ class HardRouter(Router):
 
     def forward(self, hidden: Tensor, prior_bias: Tensor | float = 0.0) -> Tensor:
         soft = super().forward(hidden, prior_bias)
-        personal = (soft[..., PERSONAL] > soft[..., PRIOR]).to(soft.dtype)
-        hard = torch.stack((1 - personal, personal), dim=-1)
-        return hard + soft - soft.detach()
+        return (soft > 0.5).to(soft.dtype) + soft - soft.detach()
 
 
 def without_space_time(adapter: MoAAdapter) -> None:

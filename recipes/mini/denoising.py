@@ -30,7 +30,7 @@ def squared_error(base: HostBase, adapter: MoAAdapter, batch: Batch, noise: Tens
     sigma = base.sigma_at(torch.full((len(noise),), share))
     noisy = base.add_noise(batch.latents, noise, sigma)
     features = encode_references(adapter, batch.references)
-    denoised = base.denoise(noisy, sigma, batch, features, LayerLosses(batch).record)
+    denoised = base.denoise(noisy, sigma, batch, features, LayerLosses(batch, objects=False).record)
     return ((denoised - batch.latents) * base.error_weight(sigma)[:, None, None, None]).square()
 
 

@@ -11,7 +11,7 @@ from moa_attention.attention import attend, attention_probabilities
 from moa_attention.config import LayerSpec, MoAConfig
 from moa_attention.expert import LowRank, Projections
 from moa_attention.layer import MoALayer, Routing
-from moa_attention.router import Router, mix, route_of
+from moa_attention.router import Router, mix
 
 HEADS = 4
 SELF = LayerSpec("input_1_0_attn1", 0, 32, 32, HEADS, True)
@@ -100,7 +100,7 @@ def test_mixing_after_the_output_projection_equals_mixing_before():
     layer, out = random_layer(CROSS), nn.Linear(32, 32)
     z, c, before = torch.randn(2, 6, 32), torch.randn(2, 5, 24), torch.randn(2, 6, 32)
     personal = attend(layer.to_q(z), layer.to_k(c), layer.to_v(c), HEADS)
-    mixed_before = out(mix(before, personal, route_of(layer.decide(z))))
+    mixed_before = out(mix(before, personal, layer.decide(z)[1]))
     assert (layer(z, c, out(before), plain(out), (2, 3)) - mixed_before).abs().max() < 1e-5
 
 
@@ -120,18 +120,18 @@ def test_observer_sees_what_was_mixed():
     layer(z, c, z, plain(nn.Identity()), (2, 3), observe=seen.__setitem__)
     routing: Routing = seen[CROSS]
     assert routing.grid == (2, 3)
-    assert torch.equal(routing.route, route_of(layer.decide(z)))
+    assert torch.equal(routing.route[..., 1], layer.decide(z)[1])
     assert torch.equal(routing.query, layer.to_q(z))
     assert torch.equal(routing.key, layer.to_k(c))
 
 
 @torch.no_grad()
-def test_router_sums_to_one_in_float32():
-    router = Router(32, dtype=torch.bfloat16)
-    route = router(torch.randn(2, 9, 32, dtype=torch.bfloat16) * 5)
+def test_router_is_the_softmax_of_its_logits_in_float32():
+    router, z = Router(32, dtype=torch.bfloat16), torch.randn(2, 9, 32, dtype=torch.bfloat16) * 5
+    route = router(z)
     assert route.dtype == torch.float32
-    assert route.shape == (2, 9, 2)
-    torch.testing.assert_close(route.sum(-1), torch.ones(2, 9))
+    assert route.shape == (2, 9)
+    torch.testing.assert_close(route, torch.softmax(router.project(z).float(), dim=-1)[..., 1])
     assert route.std() > 0.05
 
 
@@ -139,14 +139,14 @@ def test_router_sums_to_one_in_float32():
 def test_zeroed_router_is_indifferent():
     router = Router(32)
     router.zero()
-    assert torch.equal(router(torch.randn(2, 9, 32)), torch.full((2, 9, 2), 0.5))
+    assert torch.equal(router(torch.randn(2, 9, 32)), torch.full((2, 9), 0.5))
 
 
 @torch.no_grad()
 def test_prior_bias_shifts_the_prior_logit():
     router, z = Router(32), torch.randn(1, 9, 32)
     plain, shifted = router(z), router(z, -math.log(3.0))
-    odds = (shifted[..., 1] / shifted[..., 0]) / (plain[..., 1] / plain[..., 0])
+    odds = (shifted / (1 - shifted)) / (plain / (1 - plain))
     torch.testing.assert_close(odds, torch.full((1, 9), 3.0))
 
 
@@ -155,7 +155,7 @@ def test_prior_bias_shifts_the_prior_logit():
 def test_large_bias_leaves_the_prior_bit_for_bit(dtype: torch.dtype):
     layer = random_layer(CROSS).to(dtype)
     z, c, prior = (torch.randn(2, n, w).to(dtype) for n, w in ((6, 32), (5, 24), (6, 32)))
-    assert torch.equal(layer.decide(z, 1e4), torch.zeros(2, 1, 6))
+    assert torch.equal(layer.decide(z, 1e4)[1], torch.zeros(2, 6))
     assert torch.equal(layer(z, c, prior, plain(nn.Identity()), (2, 3), prior_bias=1e4), prior)
     assert not torch.equal(layer(z, c, prior, plain(nn.Identity()), (2, 3)), prior)
 

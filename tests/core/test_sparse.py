@@ -133,10 +133,10 @@ def test_a_budget_says_how_many_pixels():
     assert budget.of("silent") == 0 and Budget().pixels("any", (5, 8)) is None
 
 
-def routing(share: float) -> Routing:
-    """Half of the pixels of one row, and `share` of another's, are subjects'."""
+def routing(share: float, others: int = 5) -> Routing:
+    """`share` of the pixels of one row, and so many of another's, are subjects'."""
     route = torch.zeros(2, 100, 2)
-    route[0, :5, 1], route[1, : round(100 * share), 1] = 0.9, 0.9
+    route[0, :others, 1], route[1, : round(100 * share), 1] = 0.9, 0.9
     return Routing(route, route, route, (10, 10))
 
 
@@ -154,7 +154,7 @@ def test_an_automatic_budget_looks_ever_more_rarely_and_finds_what_is_routed():
         if look is not None:
             looked.append(call)
             look(SELF, routing(0.3))
-            look(CROSS, Routing(*(torch.zeros(2, 100, 2),) * 3, (10, 10)) if call < 8 else routing(0.6))
+            look(CROSS, routing(0.6) if call >= 8 else routing(0.0, others=0))
     assert looked == [1, 2, 4, 8, 16]
     assert automatic.open("another prompt")[0].pixels(SELF.name, (10, 10)) is None
     assert 0.4 < automatic.mean() < 0.7
