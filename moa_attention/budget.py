@@ -14,7 +14,10 @@ from .layer import Observe, Routing
 from .router import PERSONAL
 
 THRESHOLD = 0.05
-"""R_1 under which a pixel is left to the prior: the error there is at most this part of what the branches differ by."""
+"""Of the largest R_1 of a layer, under which a pixel is left to the prior: what is left out there is at most this part of
+what the loudest pixel gets."""
+NOTHING = 2**-8
+"""R_1 that is none: half a step of an 8-bit picture if the branches differed by all of its range."""
 PARTS = 16
 """A share that was found is rounded up to so many parts of a layer, with one in reserve: few shapes, and no surprises."""
 
@@ -27,14 +30,10 @@ class Budget:
     by_layer: Mapping[str, float] = field(default_factory=dict)
     """Where it is another."""
 
-    def of(self, name: str) -> float:
-        """The share of a layer; 0 where it has nothing to say."""
-        return self.by_layer.get(name, self.share)
-
     def pixels(self, name: str, grid: tuple[int, int]) -> int | None:
         """How many pixels of an (h, w) grid; None for all."""
-        share = self.of(name)
-        return None if share >= 1 else max(1, math.ceil(share * grid[0] * grid[1]))
+        share = self.by_layer.get(name, self.share)
+        return None if share >= 1 else math.ceil(share * grid[0] * grid[1])
 
     def begin(self) -> None:
         """A new run."""
@@ -54,8 +53,8 @@ ALL = Budget()
 class AutomaticBudget:
     """Looks how many pixels each layer's router gives to subjects, and computes so many, for each kind of call by itself.
 
-    It looks in calls 1, 2, 4, 8 … of a run. Where nobody speaks a layer is left out until the next look. Reading what was
-    seen waits for the device, once a look: five times in thirty steps, and never within one.
+    It looks in calls 1, 2, 4, 8 … of a run. Of a layer in which nobody speaks only the router is computed until the next look.
+    Reading what was seen waits for the device, once a look: five times in thirty steps, and never within one.
     """
 
     def __init__(self, threshold: float = THRESHOLD):
@@ -90,13 +89,12 @@ class Looks:
             self.found = Budget(by_layer={n: enough(s) for n, s in zip(self.seen, shares, strict=True)})
             self.seen = {}
         self.calls += 1
-        if self.calls & (self.calls - 1):
-            return self.found, None
-        least = {name: max(share, 1 / PARTS) for name, share in self.found.by_layer.items()}
-        return Budget(by_layer=least), self.look
+        return self.found, None if self.calls & (self.calls - 1) else self.look
 
     def look(self, spec: LayerSpec, routing: Routing) -> None:
-        self.seen[spec.name] = (routing.route[..., PERSONAL] > self.threshold).float().mean(dim=1).amax()
+        personal = routing.route[..., PERSONAL]
+        least = (self.threshold * personal.amax(dim=1, keepdim=True)).clamp(min=NOTHING)
+        self.seen[spec.name] = (personal > least).float().mean(dim=1).amax()
 
 
 def enough(share: float) -> float:

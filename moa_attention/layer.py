@@ -96,11 +96,14 @@ class RoutedLayer(nn.Module):
         Raises: ValueError when there are neither shares nor a router.
         """
         shares, personal = self.decide(hidden, prior_bias, shares, within)
-        heard = context if isinstance(context, Heard) else self.listen(context, base)
-        if pixels is None or pixels >= hidden.shape[1]:
+        if pixels == 0:
+            heard, query, mixed = Heard(hidden[:, :0], hidden[:, :0]), hidden[:, :0], prior
+        elif pixels is None or pixels >= hidden.shape[1]:
+            heard = context if isinstance(context, Heard) else self.listen(context, base)
             query = self.ask(hidden, base)
             mixed = self.speak(query, heard, prior, shares, personal, base, attend)
         else:
+            heard = context if isinstance(context, Heard) else self.listen(context, base)
             won = strongest(personal, pixels)
             query = self.ask(won.take(hidden), base)
             told = won.take(shares.transpose(1, 2)).transpose(1, 2), won.take(personal[..., None])[..., 0]

@@ -31,8 +31,8 @@ ROUTERS: dict[str, Callable[[], UntrainedRouter]] = {
 }
 
 BUDGETS: dict[str, Callable[[], Budget | AutomaticBudget]] = {
-    "all": lambda: ALL,
     "automatic": AutomaticBudget,
+    "all": lambda: ALL,
     "1/2": lambda: Budget(1 / 2),
     "1/4": lambda: Budget(1 / 4),
     "1/8": lambda: Budget(1 / 8),
@@ -115,12 +115,12 @@ class ApplyMoA(io.ComfyNode):
                 io.Combo.Input(
                     "pixels",
                     options=list(BUDGETS),
-                    default="all",
+                    default="automatic",
                     optional=True,
                     advanced=True,
-                    tooltip="For how many pixels of a layer subjects are computed: those where the router gives them most, the "
-                    "others are the base model's. all: exact. automatic: as many as the routers give to subjects, found "
-                    "while sampling. A fixed part: the same shapes in every step, for compiled models.",
+                    tooltip="For how many pixels of a layer subjects are computed: those where the router gives them most; the "
+                    "others are the base model's. automatic: as many as the routers give to subjects, found while sampling. "
+                    "all: exact, slower. A fixed part: the same shapes in every step, for compiled models.",
                 ),
             ],
             outputs=[
@@ -141,7 +141,7 @@ class ApplyMoA(io.ComfyNode):
         end_percent: float = 1.0,
         router: str = "automatic",
         layer_strength: LayerStrength | None = None,
-        pixels: str = "all",
+        pixels: str = "automatic",
     ) -> io.NodeOutput:
         trace = Trace(adapter.patcher.model.config.layers)
         patched = apply_adapter(

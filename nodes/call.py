@@ -129,15 +129,11 @@ def open_call(
     compiled = "torch_compile_kwargs" in base.current_patcher.model_options  # where every new shape would cost minutes
     fixed = ALL if compiled and isinstance(how.budget, AutomaticBudget) else how.budget
     budget, look = fixed.open((prompts, x.shape))
-    layers = {
-        name: cast("RoutedLayer", layer)
-        for name, layer in adapter.layers.items()
-        if how.loudness.get(name) != 0 and budget.of(name) != 0
-    }
+    loud = {n: cast("RoutedLayer", layer) for n, layer in adapter.layers.items() if how.loudness.get(n) != 0}
     observers = [o for o in (how.record and how.record(t[0], rows % batch), look) if o]
     unet = getattr(base.diffusion_model, "_orig_mod", base.diffusion_model)  # torch.compile wraps the U-Net
     step = replace(step, loudness=how.loudness, budget=budget)
-    call = Call(step, layers, unet, how.paths, together(observers), watch)
+    call = Call(step, loud, unet, how.paths, together(observers), watch)
     # Hooks may change the base's weights between steps, and low-rank projections lean on those.
     if prompts is None or 0 in prompts or getattr(base.current_patcher, "current_hooks", None) is not None:
         return call

@@ -33,8 +33,11 @@ def no_self_attention(studio: Studio) -> dict[str, Any]:
 
 WAYS = {
     "dense": Way("dense"),
-    "automatic": Way(f"automatic, R_1 above {THRESHOLD}", AutomaticBudget),
-    **{f"above {t}": Way(f"automatic, R_1 above {t}", lambda t=t: AutomaticBudget(t)) for t in (0.02, 0.1, 0.2)},
+    "automatic": Way(f"automatic, above {THRESHOLD:.0%} of the largest R_1", AutomaticBudget),
+    **{
+        f"above {t}": Way(f"automatic, above {t:.0%} of the largest R_1", lambda t=t: AutomaticBudget(t))
+        for t in (0.02, 0.1, 0.2)
+    },
     **{f"1/{n}": Way(f"1/{n} of the pixels", lambda n=n: Budget(1 / n)) for n in (2, 4, 8)},
     "cross": Way("no experts in self-attention", others=no_self_attention),
     "until 0.8": Way("silent in the last fifth of the steps", others=lambda studio: {"end": 0.8}),

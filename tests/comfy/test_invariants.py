@@ -68,7 +68,7 @@ def test_large_bias_and_empty_window_are_the_base_model(family: Family, base: Te
 def test_strength_zero_is_the_base_model_and_one_is_no_bias(family: Family, base: Tensor, personal: Tensor):
     prompt = family.prompt(subjects=MAN)
     for strength, expected in ((0.0, base), (1.0, personal)):
-        model, trace = ApplyMoA.execute(family.model, family.adapter, strength).result
+        model, trace = ApplyMoA.execute(family.model, family.adapter, strength, pixels="all").result
         assert torch.equal(family.sample(model, prompt), expected)
         assert bool(trace.calls) == (strength > 0), "at strength 0 the personalised branch costs nothing"
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from moa_attention.budget import PARTS, AutomaticBudget, Budget, enough
+from moa_attention.budget import AutomaticBudget, Budget, enough
 from moa_attention.config import LayerSpec, MoAConfig
 from moa_attention.expert import Projections
 from moa_attention.image_prompt import ImagePromptLayer, Prompts
@@ -108,6 +108,16 @@ def test_as_many_pixels_as_there_are_is_dense_bit_for_bit(kind: str):
     assert torch.equal(layer(**arguments, **told, pixels=40), layer(**arguments, **told))
 
 
+@torch.no_grad()
+def test_of_a_layer_in_which_nobody_speaks_only_the_router_is_computed():
+    layer, arguments, _ = case("self")
+    seen: list[Routing] = []
+    forbidden = {**arguments, "base": None, "context": None}
+    out = layer(**forbidden, pixels=0, observe=lambda _, routing: seen.append(routing))
+    assert torch.equal(out, arguments["prior"])
+    assert torch.equal(seen[0].route[..., 1], layer.decide(arguments["hidden"])[1])
+
+
 def test_winners_of_every_row_are_its_own():
     won = strongest(torch.tensor([[0.1, 0.9, 0.2, 0.8], [0.7, 0.0, 0.6, 0.1]]), 2)
     assert sorted(won.places.tolist()) == [1, 3, 4, 6]
@@ -129,8 +139,8 @@ def test_a_budget_says_how_many_pixels():
     budget = Budget(0.25, {"silent": 0.0, "all": 1.0})
     assert budget.pixels("any", (5, 8)) == 10
     assert budget.pixels("any", (1, 1)) == 1
-    assert budget.pixels("all", (5, 8)) is None
-    assert budget.of("silent") == 0 and Budget().pixels("any", (5, 8)) is None
+    assert budget.pixels("silent", (5, 8)) == 0
+    assert budget.pixels("all", (5, 8)) is None and Budget().pixels("any", (5, 8)) is None
 
 
 def routing(share: float, others: int = 5) -> Routing:
@@ -147,10 +157,8 @@ def test_an_automatic_budget_looks_ever_more_rarely_and_finds_what_is_routed():
         if call == 1:
             assert budget.pixels(SELF.name, (10, 10)) is None
         elif call <= 5:
-            assert budget.of(SELF.name) == enough(0.3) == 6 / PARTS
-            assert budget.of(CROSS.name) == (0 if look is None else 1 / PARTS), "left out until the next look"
-        else:
-            assert budget.of(CROSS.name) > 0.5 if call > 8 else True
+            assert budget.pixels(SELF.name, (4, 4)) == 6
+        assert budget.pixels(CROSS.name, (4, 4)) == (None if call == 1 else 0 if call <= 8 else 11)
         if look is not None:
             looked.append(call)
             look(SELF, routing(0.3))
@@ -160,6 +168,20 @@ def test_an_automatic_budget_looks_ever_more_rarely_and_finds_what_is_routed():
     assert 0.4 < automatic.mean() < 0.7
     automatic.begin()
     assert automatic.mean() == 1 and automatic.open("prompt")[0].pixels(SELF.name, (10, 10)) is None
+
+
+@pytest.mark.parametrize(
+    ("loud", "quiet", "expected"), [(0.9, 0.1, 1), (0.9, 0.04, 5), (0.06, 0.004, 1), (0.003, 0.003, 0)]
+)
+def test_what_counts_is_measured_by_the_loudest_pixel(loud: float, quiet: float, expected: int):
+    """A quarter of the pixels is loud."""
+    automatic, route = AutomaticBudget(), torch.full((1, 100, 2), quiet)
+    route[:, :25] = loud
+    _, look = automatic.open("prompt")
+    assert look is not None
+    look(SELF, Routing(route, route, route, (10, 10)))
+    pixels = automatic.open("prompt")[0].pixels(SELF.name, (4, 4))
+    assert pixels == (None if expected == 1 else expected)
 
 
 def test_shares_are_rounded_up_with_a_reserve():
