@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .config import LayerSpec, MoAConfig
 from .expert import Projections
-from .layer import Attend, Heard, RoutedLayer, attend_to_each
+from .layer import Attend, Heard, RoutedLayer, Said, attend_to_each
 from .projection import Place
 from .step import Rows, Step
 from .tuned import Tuned, TunedLayer
@@ -62,21 +62,14 @@ class ImagePromptLayer(RoutedLayer):
         return Heard(self.to_k(images), self.to_v(images), words, silence)
 
     def speak(
-        self,
-        query: Tensor,
-        heard: Heard,
-        prior: Tensor,
-        shares: Tensor,
-        personal: Tensor,
-        base: Projections,
-        attend: Attend,
+        self, query: Tensor, heard: Heard, prior: Tensor, said: Said, base: Projections, attend: Attend
     ) -> Tensor:
         out, heads = self.on(base).to_out, self.spec.heads
         seen = attend_to_each(attend, query, heard.key, heard.value, heads)
-        spoken = (shares[..., None].to(seen.dtype) * seen).sum(dim=1)
+        spoken = (said.shares[..., None].to(seen.dtype) * seen).sum(dim=1)
         if heard.words is None:
             return prior + (out(spoken) - heard.silence)
-        share = personal[..., None].to(spoken.dtype)
+        share = said.personal[..., None].to(spoken.dtype)
         words = attend(query, *heard.words, heads)
         return (1 - share) * (prior - heard.silence) + out(spoken + share * words)
 

@@ -14,7 +14,7 @@ from .attention import attend
 from .config import LayerSpec, MoAConfig
 from .expert import LowRank, Projections, project
 from .router import Router, loudest, mix
-from .sparse import strongest
+from .sparse import Winners, strongest
 
 
 class Routing(NamedTuple):
@@ -40,6 +40,19 @@ class Heard(NamedTuple):
     """Keys and values of the text, where an image prompt is heard beside it."""
     silence: Tensor | float = 0.0
     """(1,1,D) what the output projection makes of nothing, where that is not to count."""
+
+
+class Said(NamedTuple):
+    """Who speaks at every pixel."""
+
+    shares: Tensor
+    """(B,S,N), R_s of every subject (ours), or (B,1,N) where the same goes for all."""
+    personal: Tensor
+    """(B,N), the R_1 that they come to."""
+
+    def at(self, won: Winners) -> Said:
+        """That of some pixels."""
+        return Said(won.take(self.shares.transpose(1, 2)).transpose(1, 2), won.take(self.personal[..., None])[..., 0])
 
 
 Observe = Callable[[LayerSpec, Routing], None]
@@ -95,22 +108,20 @@ class RoutedLayer(nn.Module):
         Returns: (B,N,D)
         Raises: ValueError when there are neither shares nor a router.
         """
-        shares, personal = self.decide(hidden, prior_bias, shares, within)
+        said = self.decide(hidden, prior_bias, shares, within)
         if pixels == 0:
             heard, query, mixed = Heard(hidden[:, :0], hidden[:, :0]), hidden[:, :0], prior
-        elif pixels is None or pixels >= hidden.shape[1]:
-            heard = context if isinstance(context, Heard) else self.listen(context, base)
-            query = self.ask(hidden, base)
-            mixed = self.speak(query, heard, prior, shares, personal, base, attend)
         else:
             heard = context if isinstance(context, Heard) else self.listen(context, base)
-            won = strongest(personal, pixels)
-            query = self.ask(won.take(hidden), base)
-            told = won.take(shares.transpose(1, 2)).transpose(1, 2), won.take(personal[..., None])[..., 0]
-            mixed = won.put(prior, self.speak(query, heard, won.take(prior), *told, base, attend))
+            won = None if pixels is None or pixels >= hidden.shape[1] else strongest(said.personal, pixels)
+            query = self.ask(hidden if won is None else won.take(hidden), base)
+            if won is None:
+                mixed = self.speak(query, heard, prior, said, base, attend)
+            else:
+                mixed = won.put(prior, self.speak(query, heard, won.take(prior), said.at(won), base, attend))
         if observe is not None:
             key = heard.key if heard.key.ndim == 3 else heard.key.flatten(1, 2)
-            observe(self.spec, Routing(torch.stack((1 - personal, personal), dim=-1), query, key, grid))
+            observe(self.spec, Routing(torch.stack((1 - said.personal, said.personal), dim=-1), query, key, grid))
         return mixed
 
     def decide(
@@ -119,24 +130,23 @@ class RoutedLayer(nn.Module):
         prior_bias: Tensor | float = 0.0,
         shares: Tensor | None = None,
         within: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """R_s of every subject (ours), shares given from outside, else R_1 of the layer's own router where each may speak; and
-        the R_1 that they come to.
+    ) -> Said:
+        """By shares given from outside, else by the layer's own router where each may speak (eq. 5).
 
-        Args as those of `forward`. Returns: (B,S,N), or (B,1,N) where the same goes for all subjects; (B,N).
+        Args as those of `forward`.
         Raises: ValueError when there are neither shares nor a router.
         """
         if shares is not None:
-            return shares, loudest(shares)
+            return Said(shares, loudest(shares))
         if self.router is None:
             raise ValueError(
                 f"Layer {self.spec.name} has no router of its own; it must be told the shares of subjects."
             )
         own = self.router(hidden, prior_bias)
         if within is None:
-            return own[:, None], own
+            return Said(own[:, None], own)
         bounded = own[:, None] * within
-        return bounded, loudest(bounded)
+        return Said(bounded, loudest(bounded))
 
     @abstractmethod
     def ask(self, hidden: Tensor, base: Projections) -> Tensor:
@@ -148,16 +158,9 @@ class RoutedLayer(nn.Module):
 
     @abstractmethod
     def speak(
-        self,
-        query: Tensor,
-        heard: Heard,
-        prior: Tensor,
-        shares: Tensor,
-        personal: Tensor,
-        base: Projections,
-        attend: Attend,
+        self, query: Tensor, heard: Heard, prior: Tensor, said: Said, base: Projections, attend: Attend
     ) -> Tensor:
-        """The mixture of both branches: queries and prior (B,N,D), R_s (B,S,N), R_1 (B,N) -> (B,N,D)."""
+        """The mixture of both branches: queries and prior (B,N,D) -> (B,N,D)."""
 
 
 class MoALayer(RoutedLayer):
@@ -216,19 +219,12 @@ class MoALayer(RoutedLayer):
         return Heard(project(self.to_k, base.to_k, context), project(self.to_v, base.to_v, context))
 
     def speak(
-        self,
-        query: Tensor,
-        heard: Heard,
-        prior: Tensor,
-        shares: Tensor,
-        personal: Tensor,
-        base: Projections,
-        attend: Attend,
+        self, query: Tensor, heard: Heard, prior: Tensor, said: Said, base: Projections, attend: Attend
     ) -> Tensor:
         if heard.key.ndim == 4:
-            parts = (shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-6)).to(query.dtype)
+            parts = (said.shares / said.shares.sum(dim=1, keepdim=True).clamp(min=1e-6)).to(query.dtype)
             each = attend_to_each(attend, query, heard.key, heard.value, self.spec.heads)
             seen = torch.einsum("bsn,bsnd->bnd", parts, each)
         else:
             seen = attend(query, heard.key, heard.value, self.spec.heads)
-        return mix(prior, (self.to_out or base.to_out)(seen), personal)
+        return mix(prior, (self.to_out or base.to_out)(seen), said.personal)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .config import LayerSpec
 from .expert import LowRank, Projections
-from .layer import Attend, Heard, RoutedLayer
+from .layer import Attend, Heard, RoutedLayer, Said
 from .projection import Place
 from .router import mix
 
@@ -54,14 +54,7 @@ class TunedLayer(RoutedLayer):
         return Heard(own.to_k(context), own.to_v(context))
 
     def speak(
-        self,
-        query: Tensor,
-        heard: Heard,
-        prior: Tensor,
-        shares: Tensor,
-        personal: Tensor,
-        base: Projections,
-        attend: Attend,
+        self, query: Tensor, heard: Heard, prior: Tensor, said: Said, base: Projections, attend: Attend
     ) -> Tensor:
         seen = attend(query, heard.key, heard.value, self.spec.heads)
-        return mix(prior, self.tuned.on(base).to_out(seen), personal)
+        return mix(prior, self.tuned.on(base).to_out(seen), said.personal)

@@ -100,7 +100,7 @@ def test_mixing_after_the_output_projection_equals_mixing_before():
     layer, out = random_layer(CROSS), nn.Linear(32, 32)
     z, c, before = torch.randn(2, 6, 32), torch.randn(2, 5, 24), torch.randn(2, 6, 32)
     personal = attend(layer.to_q(z), layer.to_k(c), layer.to_v(c), HEADS)
-    mixed_before = out(mix(before, personal, layer.decide(z)[1]))
+    mixed_before = out(mix(before, personal, layer.decide(z).personal))
     assert (layer(z, c, out(before), plain(out), (2, 3)) - mixed_before).abs().max() < 1e-5
 
 
@@ -120,7 +120,7 @@ def test_observer_sees_what_was_mixed():
     layer(z, c, z, plain(nn.Identity()), (2, 3), observe=seen.__setitem__)
     routing: Routing = seen[CROSS]
     assert routing.grid == (2, 3)
-    assert torch.equal(routing.route[..., 1], layer.decide(z)[1])
+    assert torch.equal(routing.route[..., 1], layer.decide(z).personal)
     assert torch.equal(routing.query, layer.to_q(z))
     assert torch.equal(routing.key, layer.to_k(c))
 
@@ -155,7 +155,7 @@ def test_prior_bias_shifts_the_prior_logit():
 def test_large_bias_leaves_the_prior_bit_for_bit(dtype: torch.dtype):
     layer = random_layer(CROSS).to(dtype)
     z, c, prior = (torch.randn(2, n, w).to(dtype) for n, w in ((6, 32), (5, 24), (6, 32)))
-    assert torch.equal(layer.decide(z, 1e4)[1], torch.zeros(2, 6))
+    assert torch.equal(layer.decide(z, 1e4).personal, torch.zeros(2, 6))
     assert torch.equal(layer(z, c, prior, plain(nn.Identity()), (2, 3), prior_bias=1e4), prior)
     assert not torch.equal(layer(z, c, prior, plain(nn.Identity()), (2, 3)), prior)
 

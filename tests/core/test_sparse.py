@@ -115,7 +115,7 @@ def test_of_a_layer_in_which_nobody_speaks_only_the_router_is_computed():
     forbidden = {**arguments, "base": None, "context": None}
     out = layer(**forbidden, pixels=0, observe=lambda _, routing: seen.append(routing))
     assert torch.equal(out, arguments["prior"])
-    assert torch.equal(seen[0].route[..., 1], layer.decide(arguments["hidden"])[1])
+    assert torch.equal(seen[0].route[..., 1], layer.decide(arguments["hidden"]).personal)
 
 
 def test_winners_of_every_row_are_its_own():
