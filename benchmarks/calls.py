@@ -110,7 +110,7 @@ def call(patched: Any, step: Given, attention: Callable[..., Tensor] | None = No
     )
 
 
-def denoise(patched: Any, step: Given) -> None:
+def denoise(patched: Any, step: Given, attention: Callable[..., Tensor] | None = None) -> None:
     """Call as samplers do, for what it costs."""
     with torch.inference_mode():
-        call(patched, step)
+        call(patched, step, attention)

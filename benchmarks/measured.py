@@ -5,13 +5,17 @@ from __future__ import annotations
 import statistics
 from dataclasses import replace
 from functools import partial
+from typing import Any
+
+from comfy.ldm.modules.attention import attention_pytorch
+from torch import Tensor
 
 from .bases import Pair, hollow
 from .calls import Given, denoise, given, load
 from .card import book
 from .counting import Counted, count
 from .rows import Row
-from .timing import against, in_turn
+from .timing import middle, ratios
 from .variants import STOCK, Attached, Variant, attach, weight_bytes
 
 MIB = 2**20
@@ -46,19 +50,22 @@ def time_rows(pair: Pair, side: int, rounds: int, variants: list[Variant]) -> li
     for variant, attached in every.items():
         load(attached.model)
         denoise(attached.model, given(pair, WARM_UP, True, variant.carried))  # prompts are heard, kernels chosen
-    runs = {v: partial(denoise, every[v].model, steps[v]) for v in every}
-    taken = in_turn(runs, rounds)
-    twins = count_rows(hollow(pair.base), side, True, variants)
+    attention = torch_attention if pair.device.type == "cpu" else None
+    runs = {v: partial(denoise, every[v].model, steps[v], attention) for v in every}
+    found, alone = ratios(runs.pop(STOCK), runs, rounds)
     rows = []
-    for variant, twin in zip(variants, twins, strict=True):
-        ratio, spread = against(taken[variant], taken[STOCK])
-        row = replace(
-            twin, device=pair.where, dtype=pair.precision, ratio=ratio, ratio_spread=spread, peak_extra_mib=None
-        )
-        rows.append(replace(row, seconds_stock=statistics.median(taken[STOCK])))
+    for variant, twin in zip(variants, count_rows(hollow(pair.base), side, True, variants), strict=True):
+        ratio, spread = middle(found[variant])
+        row = replace(twin, device=pair.where, dtype=pair.precision, ratio=ratio, ratio_spread=spread)
+        rows.append(replace(row, peak_extra_mib=None, seconds_stock=statistics.median(alone)))
     if pair.device.type != "cuda":
         return rows
     return [on_card(row, every[v], steps[v], every[STOCK], steps[STOCK]) for v, row in zip(variants, rows, strict=True)]
+
+
+def torch_attention(_chosen: Any, *arguments: Any, **options: Any) -> Tensor:
+    """PyTorch's kernel, which hosts choose on cards; on CPUs they choose a slow one that saves memory."""
+    return attention_pytorch(*arguments, **options)
 
 
 def on_card(row: Row, attached: Attached, step: Given, stock: Attached, stock_step: Given) -> Row:

@@ -45,17 +45,19 @@ def count_all() -> list[Row]:
     return rows
 
 
-def time_all(places: list[tuple[str, int]], rounds: int) -> list[Row]:
+def time_all(places: list[tuple[str, int]], rounds: int, brief: bool) -> list[Row]:
     """One model after the other, as two would not fit."""
     device = comfy.model_management.get_torch_device()
     precisions = (torch.float16, torch.bfloat16) if device.type == "cuda" else (torch.float32,)
+    if device.type == "cpu":
+        torch.set_num_threads(1)  # several, on a machine with other tenants, spread by more than what is measured
     rows = []
     for base in dict.fromkeys(base for base, _ in places):
         for dtype in precisions:
             pair = filled(base, device, dtype)
             for side in (side for other, side in places if other == base):
                 print(f"timing {base} at {side}², {pair.where} {pair.precision}", file=sys.stderr, flush=True)
-                rows += time_rows(pair, side, rounds, timed_variants())
+                rows += time_rows(pair, side, rounds, timed_variants(brief))
             del pair
             comfy.model_management.unload_all_models()
             gc.collect()  # a model and its patcher know each other
@@ -70,6 +72,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--time", type=place, action="append", metavar="BASE:PIXELS", help="time it; default: sd15:512")
     parser.add_argument("--no-time", action="store_true", help="only count")
     parser.add_argument("--no-count", action="store_true", help="keep what the file has counted")
+    parser.add_argument("--brief", action="store_true", help="time one subject only, dense and sparse")
     parser.add_argument("--rounds", type=int, default=5, help="of timing; default: 5")
     parser.add_argument(
         "--setup", action="store_true", help="also what a change of file, subject, strength and prompt costs"
@@ -78,7 +81,7 @@ def main(argv: list[str]) -> None:
     rows = read_rows(options.json)
     for unwanted, measure in (
         (options.no_count, count_all),
-        (options.no_time, lambda: time_all(options.time or [("sd15", 512)], options.rounds)),
+        (options.no_time, lambda: time_all(options.time or [("sd15", 512)], options.rounds, options.brief)),
     ):
         rows = rows if unwanted else merge(rows, measure())
         if options.json:

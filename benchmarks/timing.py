@@ -21,17 +21,26 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def in_turn(runs: Mapping[Name, Callable[[], object]], rounds: int) -> dict[Name, list[float]]:
-    """Seconds of every run in every round."""
-    taken: dict[Name, list[float]] = {name: [] for name in runs}
+def ratios(
+    stock: Callable[[], object], runs: Mapping[Name, Callable[[], object]], rounds: int
+) -> tuple[dict[Name, list[float]], list[float]]:
+    """How much longer each run takes than the stock model would have taken at that moment, in every round; the stock's seconds.
+
+    The stock model runs before every round and after the last; between two of its runs a machine that gets busier or hotter
+    is taken to do so evenly.
+    """
+    found: dict[Name, list[float]] = {name: [] for name in runs}
+    alone = [seconds(stock)]
     for _ in range(rounds):
-        for name, run in runs.items():
-            taken[name].append(seconds(run))
-    return taken
+        taken = {name: seconds(run) for name, run in runs.items()}
+        alone.append(seconds(stock))
+        before, after = alone[-2:]
+        for place, (name, value) in enumerate(taken.items(), start=1):
+            found[name].append(value / (before + (after - before) * place / (len(taken) + 1)))
+    return found, alone
 
 
-def against(taken: list[float], stock: list[float]) -> tuple[float, float]:
-    """Median of the rounds' ratios, and the distance of their quartiles. At least two rounds."""
-    ratios = [ours / theirs for ours, theirs in zip(taken, stock, strict=True)]
-    lower, middle, upper = statistics.quantiles(ratios, n=4, method="inclusive")
-    return middle, upper - lower
+def middle(values: list[float]) -> tuple[float, float]:
+    """Median, and the distance of the quartiles, of two values or more."""
+    lower, median, upper = statistics.quantiles(values, n=4, method="inclusive")
+    return median, upper - lower

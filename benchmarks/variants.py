@@ -61,9 +61,10 @@ def counted_variants() -> list[Variant]:
     return [*(variant for same in ours for variant in same), NOBODY, SILENT, PEER]
 
 
-def timed_variants() -> list[Variant]:
-    """What is worth the time it takes."""
-    return [dense(), sparse(0.25), sparse(0.1), dense(4), NOBODY, PEER]
+def timed_variants(brief: bool) -> list[Variant]:
+    """What is worth the time it takes; in brief one subject and no comparison but with the stock model."""
+    ours = [dense(), sparse(0.25), sparse(0.1)]
+    return ours if brief else [*ours, dense(4), NOBODY, PEER]
 
 
 def attach(pair: Pair, variant: Variant) -> Attached:
