@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -125,20 +124,35 @@ def open_call(
     batch = len(x) // max(1, len(options.get("cond_or_uncond", (0,))))
     who = [(str(options["uuids"][row // batch]), row % batch) for row in rows.tolist()] if how.router else []
     step, watch = share_out(how, step, mine, weights, who)
-    prompts = None if mine.prompts is None else tuple(mine.prompts.flatten().tolist())
     compiled = "torch_compile_kwargs" in base.current_patcher.model_options  # where every new shape would cost minutes
     fixed = ALL if compiled and isinstance(how.budget, AutomaticBudget) else how.budget
-    budget, look = fixed.open((prompts, x.shape))
+    budget, look = fixed.open((*map(str, options.get("uuids", ())), x.shape))
     loud = {n: cast("RoutedLayer", layer) for n, layer in adapter.layers.items() if how.loudness.get(n) != 0}
     observers = [o for o in (how.record and how.record(t[0], rows % batch), look) if o]
     unet = getattr(base.diffusion_model, "_orig_mod", base.diffusion_model)  # torch.compile wraps the U-Net
     step = replace(step, loudness=how.loudness, budget=budget)
     call = Call(step, loud, unet, how.paths, together(observers), watch)
     # Hooks may change the base's weights between steps, and low-rank projections lean on those.
-    if prompts is None or 0 in prompts or getattr(base.current_patcher, "current_hooks", None) is not None:
+    steady = getattr(base.current_patcher, "current_hooks", None) is None
+    return remember(how.memory, call, mine.prompts, context) if steady else call
+
+
+def remember(memory: PromptMemory, call: Call, prompts: Tensor | None, context: Tensor) -> Call:
+    """The call with what its layers heard of the constant words (B,M,T), now or before.
+
+    Args: prompts: (R,1), numbers of the rows' prompts, 0 where one is not to be kept.
+    """
+    numbers = [0.0] if prompts is None else prompts.flatten().tolist()
+    if 0 in numbers:
         return call
-    kept = how.memory.recall((prompts, context.shape, device, dtype), partial(listen, call, context))
-    return replace(call, step=replace(step, kept=kept))
+
+    def listen() -> Kept:
+        constant = call.step.to_keep(context)
+        cross = {name: layer for name, layer in call.layers.items() if layer.spec.is_cross}
+        return {name: layer.listen(constant, call.projections(name)) for name, layer in cross.items()}
+
+    kept = memory.recall((*numbers, context.shape, context.device, context.dtype), listen)
+    return replace(call, step=replace(call.step, kept=kept))
 
 
 def share_out(
@@ -161,12 +175,6 @@ def share_out(
     loud = (math.exp(-how.prior_bias) if decides else 1) * (1 if weights is None else weights[..., None, None])
     shares = confine(shares * loud, allowed)
     return replace(step, shares=shares, learned=not decides, apart=decides and how.router.apart), watch
-
-
-def listen(call: Call, context: Tensor) -> Kept:
-    """What every cross-attention layer hears of a prompt's constant words."""
-    constant = call.step.to_keep(context)
-    return {n: layer.listen(constant, call.projections(n)) for n, layer in call.layers.items() if layer.spec.is_cross}
 
 
 def together(observers: list[Observe]) -> Observe | None:
