@@ -97,9 +97,13 @@ def real_width(base: str) -> tuple[type[BASE], dict[str, Any]]:
 
 
 def build(
-    family: type[BASE], layout: dict[str, Any], device: str = "cpu", dtype: torch.dtype = torch.float32
+    family: type[BASE],
+    layout: dict[str, Any],
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    compute: torch.dtype | None = None,
 ) -> comfy.model_base.BaseModel:
-    """The host's model for a layout, with whatever is in memory for weights."""
+    """The host's model for a layout, with whatever is in memory for weights; computed in another dtype where that is given."""
     common = {
         "image_size": 32,
         "out_channels": 4,
@@ -108,7 +112,7 @@ def build(
         "use_temporal_attention": False,
     }
     config = family({**common, **layout})
-    config.set_inference_dtype(dtype, None)
+    config.set_inference_dtype(dtype, compute)
     return config.get_model({}, "", device=torch.device(device)).to(device).eval().requires_grad_(False)
 
 

@@ -15,6 +15,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfyui_moa.moa_attention.budget import Budget
 from comfyui_moa.moa_attention.expert import LowRank
+from comfyui_moa.nodes import patch
 from subjects import Family
 
 MAN = {4: 11}
@@ -41,13 +42,9 @@ def call(family: Family, model: Any) -> torch.Tensor:
     """One U-Net call with a subject, without a sampler that would load models as it likes."""
     [[context, extra]] = family.prompt(subjects=MAN)
     payload = {name: cond.cond for name, cond in extra["model_conds"].items()}
-    model.model.current_patcher = model
-    options = {**model.model_options["transformer_options"], "wrappers": model.wrappers}
     x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        return model.model.apply_model(
-            x, torch.ones(1), c_crossattn=context, transformer_options={**options, "cond_or_uncond": [0]}, **payload
-        )
+        return patch.call_with_subjects(model, x, torch.ones(1), context, None, payload)
 
 
 @pytest.mark.parametrize("options", [{}, {"rank": 4}], ids=["whole", "low rank"])
@@ -82,18 +79,13 @@ def test_streamed_weights_give_the_same(options: dict[str, Any]):
 def compressed(dtype: torch.dtype, compute: torch.dtype | None) -> Family:
     """SD1.5's layout with weights in `dtype`, computed in another where that is given."""
     plain = subjects.make_family("sd15")
-    config = comfy.supported_models.SD15({**COMMON, **host.sd15_layout(32, host.SD15_CONTEXT)})
-    config.set_inference_dtype(dtype, compute)
-    model = config.get_model({}, "", device=torch.device("cpu")).eval().requires_grad_(False)
+    layout = host.sd15_layout(32, host.SD15_CONTEXT)
+    model = host.build(comfy.supported_models.SD15, layout, dtype=dtype, compute=compute)
     weights = plain.model.model.diffusion_model.state_dict()
     model.diffusion_model.load_state_dict({name: w.to(dtype) for name, w in weights.items()})
     device = comfy.model_management.get_torch_device()
     patcher = ModelPatcher(model, load_device=device, offload_device=device)
     return Family(f"sd15 in {dtype}", patcher, plain.context, None, plain.adapter)
-
-
-COMMON = {"image_size": 32, "out_channels": 4, "use_spatial_transformer": True, "legacy": False}
-COMMON |= {"use_temporal_attention": False}
 
 
 @pytest.mark.parametrize(
