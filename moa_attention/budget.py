@@ -80,21 +80,24 @@ class Looks:
     threshold: float
     calls: int = 0
     seen: dict[str, Tensor] = field(default_factory=dict)
-    """The largest routed share of any row, () by layer name, on the device."""
+    """The largest routed share of any row and the largest R_1, (2,) by layer name, on the device."""
     found: Budget = ALL
 
     def open(self) -> tuple[Budget, Observe | None]:
         if self.seen:
-            shares = torch.stack(list(self.seen.values())).tolist()
-            self.found = Budget(by_layer={n: enough(s) for n, s in zip(self.seen, shares, strict=True)})
+            seen = dict(zip(self.seen, torch.stack(list(self.seen.values())).tolist(), strict=True))
+            # Routers that look on say nothing at all in the first call; that is no reason to leave anybody out.
+            if any(loudest for _, loudest in seen.values()):
+                self.found = Budget(by_layer={name: enough(share) for name, (share, _) in seen.items()})
             self.seen = {}
         self.calls += 1
         return self.found, None if self.calls & (self.calls - 1) else self.look
 
     def look(self, spec: LayerSpec, routing: Routing) -> None:
         personal = routing.route[..., PERSONAL]
-        least = (self.threshold * personal.amax(dim=1, keepdim=True)).clamp(min=NOTHING)
-        self.seen[spec.name] = (personal > least).float().mean(dim=1).amax()
+        loudest = personal.amax(dim=1, keepdim=True)
+        routed = (personal > (self.threshold * loudest).clamp(min=NOTHING)).float().mean(dim=1)
+        self.seen[spec.name] = torch.stack((routed.amax(), loudest.amax()))
 
 
 def enough(share: float) -> float:

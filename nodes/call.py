@@ -125,8 +125,9 @@ def open_call(
     who = [(str(options["uuids"][row // batch]), row % batch) for row in rows.tolist()] if how.router else []
     step, watch = share_out(how, step, mine, weights, who)
     compiled = "torch_compile_kwargs" in base.current_patcher.model_options  # where every new shape would cost minutes
-    fixed = ALL if compiled and isinstance(how.budget, AutomaticBudget) else how.budget
-    budget, look = fixed.open((*map(str, options.get("uuids", ())), x.shape))
+    come_and_go = mine.terms is not None and bool(mine.terms[..., 1:].any())  # between two looks, perhaps
+    dense = isinstance(how.budget, AutomaticBudget) and (compiled or come_and_go)
+    budget, look = (ALL if dense else how.budget).open((*map(str, options.get("uuids", ())), x.shape))
     loud = {n: cast("RoutedLayer", layer) for n, layer in adapter.layers.items() if how.loudness.get(n) != 0}
     observers = [o for o in (how.record and how.record(t[0], rows % batch), look) if o]
     unet = getattr(base.diffusion_model, "_orig_mod", base.diffusion_model)  # torch.compile wraps the U-Net

@@ -24,16 +24,22 @@ def family(request: pytest.FixtureRequest) -> Family:
     return subjects.make_family(request.param)
 
 
-def in_a_corner(family: Family, pictures: dict[int, int]) -> Any:
-    """A prompt whose subjects may speak in a corner only: resized to any grid, it is at most a quarter of the pixels."""
+CORNER = Terms(region=torch.nn.functional.pad(torch.ones(24, 24), (0, 40, 0, 40)))
+"""Resized to any grid, it is at most a quarter of the pixels."""
+
+
+def on_terms(family: Family, bound: dict[int, tuple[int, Terms]]) -> Any:
+    """A prompt whose subjects, pictures by token, speak on terms of their own."""
     [[context, extra]] = family.prompt()
-    region = torch.zeros(64, 64)
-    region[:24, :24] = 1
-    bound = [
-        text.Binding(Subject("man", 1, subjects.picture(s), subjects.ENCODER, Terms(region=region)), p)
-        for p, s in pictures.items()
+    bindings = [
+        text.Binding(Subject("man", 1, subjects.picture(s), subjects.ENCODER, terms), p)
+        for p, (s, terms) in bound.items()
     ]
-    return [[context, {**extra, **text.payload(context, extra, bound)}]]
+    return [[context, {**extra, **text.payload(context, extra, bindings)}]]
+
+
+def in_a_corner(family: Family, pictures: dict[int, int]) -> Any:
+    return on_terms(family, {p: (s, CORNER) for p, s in pictures.items()})
 
 
 @pytest.mark.parametrize("pictures", [MAN, {4: 11, 7: 12}], ids=["one", "two"])
@@ -54,6 +60,17 @@ def test_automatic_finds_the_quarter(family: Family):
     assert subjects.difference(dense, got) < 1e-4
     assert 0.2 < automatic.mean() < 0.5
     assert len(found) == 5 * len(family.adapter.patcher.model.layers)
+
+
+def test_automatic_waits_for_a_subject_who_comes_later(family: Family):
+    """Between two looks, and elsewhere than the one who was there before."""
+    later = Terms(start=0.5, region=torch.flip(CORNER.region, (0, 1)) if CORNER.region is not None else None)
+    prompt = on_terms(family, {4: (11, CORNER), 7: (12, later)})
+    seen = [
+        family.sample(family.attach(router=MaskRouter(), **options), prompt, size=(16, 16), steps=7)
+        for options in ({}, {"budget": AutomaticBudget()})
+    ]
+    assert subjects.difference(*seen) < 1e-4
 
 
 @pytest.mark.parametrize("pixels", ["1/2", "automatic"])

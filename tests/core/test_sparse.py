@@ -221,3 +221,19 @@ def test_prompts_are_told_apart_by_the_tensors_themselves():
     assert len(memory.kept) == ROWS and "a" not in memory.kept
     memory.begin()
     assert memory.number(torch.zeros(1, 7, 24), subjects) == 1
+
+
+def test_a_look_at_which_nobody_spoke_anywhere_silences_nobody():
+    """Routers that learn while they look on have nothing to say in the first call."""
+    automatic = AutomaticBudget()
+    _, look = automatic.open("prompt")
+    assert look is not None
+    for spec in (SELF, CROSS):
+        look(spec, routing(0.0, others=0))
+    budget, look = automatic.open("prompt")
+    assert look is not None
+    assert budget.pixels(SELF.name, (4, 4)) is None and budget.pixels(CROSS.name, (4, 4)) is None
+    look(SELF, routing(0.3))
+    look(CROSS, routing(0.0, others=0))
+    budget, _ = automatic.open("prompt")
+    assert budget.pixels(SELF.name, (4, 4)) == 6 and budget.pixels(CROSS.name, (4, 4)) == 0
