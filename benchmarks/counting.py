@@ -30,16 +30,21 @@ class Counted(NamedTuple):
     """How often the host asks for a value that the device computes, and waits for it."""
     uploads: int
     """How often a tensor of the host is copied to the device while the host waits."""
+    kernels: int
+    """How many operations the device is given, views and mere allocations aside."""
     peak: int
     """Bytes of activations, and of whatever the first call left behind, when most are alive."""
 
 
-class Waits(TorchDispatchMode):
-    """Counts reads and uploads between the CPU and the meta device; what is read is 1 or zeros."""
+NO_KERNEL = {aten._unsafe_view.default, aten.empty.memory_format, aten.empty_like.default, aten.empty_strided.default}
+
+
+class Traffic(TorchDispatchMode):
+    """Counts reads, uploads and kernels between the CPU and the meta device; what is read is 1 or zeros."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.reads, self.uploads = 0, 0
+        self.reads, self.uploads, self.kernels = 0, 0, 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         options = kwargs or {}
@@ -54,7 +59,11 @@ class Waits(TorchDispatchMode):
             self.uploads += args[0].device.type == "cpu" and to.type == "meta" and not options.get("non_blocking")
         if function is aten.copy_.default:
             self.uploads += args[0].is_meta and args[1].device.type == "cpu" and not (args[2:] or (False,))[0]
-        return function(*args, **options)
+        result = function(*args, **options)
+        made = result[0] if isinstance(result, (tuple, list)) else result
+        computed = not function.is_view and function not in NO_KERNEL
+        self.kernels += computed and isinstance(made, Tensor) and made.is_meta
+        return result
 
 
 def fused_attention(_chosen: Any, q: Tensor, k: Tensor, v: Tensor, heads: int, *_: Any, **__: Any) -> Tensor:
@@ -65,14 +74,14 @@ def fused_attention(_chosen: Any, q: Tensor, k: Tensor, v: Tensor, heads: int, *
 
 def count(pair: Pair, attached: Attached, step: Given) -> Counted:
     """Call twice where there are subjects, so that what is made once for a prompt is held, and not counted as arithmetic."""
-    peak, waits, flops = Peak(), Waits(), FlopCounterMode(display=False)
+    peak, traffic, flops = Peak(), Traffic(), FlopCounterMode(display=False)
     for module in (pair.model.model, pair.adapter.model, attached.weights):
         for tensor in (*module.parameters(), *module.buffers()):
             peak.known.add(tensor.untyped_storage())
     with torch.no_grad(), peak:
         if step.carried:
-            with Waits():
+            with Traffic():
                 call(attached.model, step, fused_attention)
-        with flops, waits:
+        with flops, traffic:
             call(attached.model, step, fused_attention)
-    return Counted(flops.get_total_flops(), waits.reads, waits.uploads, peak.most)
+    return Counted(flops.get_total_flops(), traffic.reads, traffic.uploads, traffic.kernels, peak.most)

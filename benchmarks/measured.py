@@ -7,7 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from comfy.ldm.modules.attention import attention_pytorch
+from comfy.ldm.modules.attention import BasicTransformerBlock, attention_pytorch
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import Tensor
 
 from .bases import Pair, hollow
@@ -15,7 +16,7 @@ from .calls import Given, denoise, given, load
 from .card import book
 from .counting import Counted, count
 from .rows import Row
-from .timing import middle, ratios
+from .timing import middle, seconds_each
 from .variants import STOCK, Attached, Variant, attach, weight_bytes
 
 MIB = 2**20
@@ -34,9 +35,14 @@ def count_rows(pair: Pair, side: int, cfg: bool, variants: list[Variant]) -> lis
     rows = []
     for variant in variants:
         found, weights = of(variant)
-        row = Row(pair.base, side, pair.where, pair.precision, *variant, cfg)
-        ratio, extra = found.flops / stock.flops, (weights + found.peak - stock.peak) / MIB
-        rows.append(replace(row, flops_ratio=ratio, host_syncs=found.reads - stock.reads, peak_extra_mib=extra))
+        row = Row(
+            *(pair.base, side, pair.where, pair.precision, *variant, cfg),
+            flops_ratio=found.flops / stock.flops,
+            host_syncs=found.reads - stock.reads,
+            kernels=found.kernels - stock.kernels,
+            peak_extra_mib=(weights + found.peak - stock.peak) / MIB,
+        )
+        rows.append(row)
     return rows
 
 
@@ -52,12 +58,17 @@ def time_rows(pair: Pair, side: int, rounds: int, variants: list[Variant]) -> li
         denoise(attached.model, given(pair, WARM_UP, True, variant.carried))  # prompts are heard, kernels chosen
     attention = torch_attention if pair.device.type == "cpu" else None
     runs = {v: partial(denoise, every[v].model, steps[v], attention) for v in every}
-    found, alone = ratios(runs.pop(STOCK), runs, rounds)
+    modules = (
+        pair.model.model.diffusion_model.modules() if pair.device.type == "cpu" else ()
+    )  # cards would have to wait
+    blocks = [module for module in modules if isinstance(module, (ResBlock, BasicTransformerBlock))]
+    found = [seconds_each(runs, blocks, first) for first in range(rounds)]
+    stock = statistics.median(seconds[STOCK] for seconds in found)
     rows = []
     for variant, twin in zip(variants, count_rows(hollow(pair.base), side, True, variants), strict=True):
-        ratio, spread = middle(found[variant])
+        ratio, spread = middle([seconds[variant] / seconds[STOCK] for seconds in found])
         row = replace(twin, device=pair.where, dtype=pair.precision, ratio=ratio, ratio_spread=spread)
-        rows.append(replace(row, peak_extra_mib=None, seconds_stock=statistics.median(alone)))
+        rows.append(replace(row, peak_extra_mib=None, seconds_stock=stock))
     if pair.device.type != "cuda":
         return rows
     return [on_card(row, every[v], steps[v], every[STOCK], steps[STOCK]) for v, row in zip(variants, rows, strict=True)]

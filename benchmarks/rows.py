@@ -27,6 +27,8 @@ class Row:
     flops_ratio: float | None = None
     host_syncs: int | None = None
     """How often a call waits for the device more than the stock model's."""
+    kernels: int | None = None
+    """How many more kernels it launches."""
     peak_extra_mib: float | None = None
     """The adapter's weights and what activations it adds to the stock model's peak."""
     ratio_spread: float | None = None
@@ -62,7 +64,8 @@ def merge(old: Iterable[Row], new: Iterable[Row]) -> list[Row]:
 
 
 HEADER = (
-    "base", "pixels", "mode", "routed", "subjects", "FLOPs with CFG", "without", "host syncs", "extra MiB, fp16", "time",
+    "base", "pixels", "mode", "routed", "subjects", "FLOPs with CFG", "without", "host syncs", "kernels more",
+    "extra MiB, fp16", "time",
 )  # fmt: skip
 
 
@@ -76,7 +79,7 @@ def table(rows: list[Row]) -> str:
         mode, routed, subjects = variant
         cells = [base, f"{size}²", mode, "" if routed is None else f"{routed:.0%}", subjects]
         cells += [told(guided, "flops_ratio", ".3f"), told(alone, "flops_ratio", ".3f")]
-        cells += [told(guided, "host_syncs", "d"), told(guided, "peak_extra_mib", ".0f")]
+        cells += [told(guided, "host_syncs", "d"), told(guided, "kernels", "d"), told(guided, "peak_extra_mib", ".0f")]
         cells += ["; ".join(timed(r) for r in same if r.ratio is not None)]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)

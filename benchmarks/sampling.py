@@ -71,7 +71,8 @@ def keep_memory() -> None:
     """Let the C library keep what is freed: a tenth of a call's time, and an uneven one, is giving pages back and getting them
     again. Where it is not glibc nothing happens."""
     with suppress(OSError, AttributeError, TypeError):
-        library, mmap_max, trim_threshold = ctypes.CDLL(None), -4, -1
+        library, mmap_max, trim_threshold, arena_max = ctypes.CDLL(None), -4, -1, -8
+        library.mallopt(arena_max, 1)
         library.mallopt(mmap_max, 0)
         library.mallopt(trim_threshold, 2**31 - 1)
 

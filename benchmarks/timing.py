@@ -1,13 +1,18 @@
-"""How long a step takes beside the stock model's: calls taken in turn, so that a busy machine is busy for all of them."""
+"""How long a step takes beside the stock model's: runs take turns, block by block, so that a busy machine is busy for all."""
 
 from __future__ import annotations
 
 import statistics
+import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 Name = TypeVar("Name")
 
@@ -16,28 +21,66 @@ def seconds(run: Callable[[], object]) -> float:
     """Of one run, until the device has finished."""
     started = time.perf_counter()
     run()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    finish()
     return time.perf_counter() - started
 
 
-def ratios(
-    stock: Callable[[], object], runs: Mapping[Name, Callable[[], object]], rounds: int
-) -> tuple[dict[Name, list[float]], list[float]]:
-    """How much longer each run takes than the stock model would have taken at that moment, in every round; the stock's seconds.
+def finish() -> None:
+    """Wait for a card, which goes on when the host has said all."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
-    The stock model runs before every round and after the last; between two of its runs a machine that gets busier or hotter
-    is taken to do so evenly.
+
+class Turns(threading.local):
+    """What a thread knows of its own turn."""
+
+    since: float = 0.0
+
+
+def seconds_each(
+    runs: Mapping[Name, Callable[[], object]], blocks: Iterable[nn.Module], first: int = 0
+) -> dict[Name, float]:
+    """Seconds of every run, until the device has finished, counting its own turns only.
+
+    Each has a thread, and only one of them is ever at work: it hands over at the end of every block it comes through.
+    A machine shared with others is faster and slower from one second to the next; all see the same of it.
+
+    Args:
+        blocks: modules that the runs come through; without any, run follows run.
+        first: which run begins.
     """
-    found: dict[Name, list[float]] = {name: [] for name in runs}
-    alone = [seconds(stock)]
-    for _ in range(rounds):
-        taken = {name: seconds(run) for name, run in runs.items()}
-        alone.append(seconds(stock))
-        before, after = alone[-2:]
-        for place, (name, value) in enumerate(taken.items(), start=1):
-            found[name].append(value / (before + (after - before) * place / (len(taken) + 1)))
-    return found, alone
+    spent, gates = dict.fromkeys(runs, 0.0), {name: threading.Semaphore(0) for name in runs}
+    waiting, turns = deque(runs), Turns()
+    waiting.rotate(-first)
+
+    def hand_over(*_: Any) -> None:
+        mine = waiting[0]
+        spent[mine] += time.perf_counter() - turns.since
+        waiting.rotate(-1)
+        gates[waiting[0]].release()
+        gates[mine].acquire()
+        turns.since = time.perf_counter()
+
+    def work(name: Name, run: Callable[[], object]) -> None:
+        gates[name].acquire()
+        turns.since = time.perf_counter()
+        try:
+            run()
+            finish()
+        finally:
+            spent[name] += time.perf_counter() - turns.since
+            waiting.popleft()
+            if waiting:
+                gates[waiting[0]].release()
+
+    with ExitStack() as hooks, ThreadPoolExecutor(len(runs)) as threads:
+        for block in blocks:
+            hooks.callback(block.register_forward_hook(hand_over).remove)
+        done = [threads.submit(work, *item) for item in runs.items()]
+        gates[waiting[0]].release()
+        for each in done:
+            each.result()
+    return spent
 
 
 def middle(values: list[float]) -> tuple[float, float]:
