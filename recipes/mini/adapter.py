@@ -133,6 +133,7 @@ def main(argv: list[str]) -> None:
 
     torch.manual_seed(config.seed)
     model, clip, _ = load_mini(WEIGHTS)
+    model.model.diffusion_model.to(memory_format=torch.channels_last)  # CPUs train a tenth faster so
     shipped = WEIGHTS / "adapter.safetensors"
     adapter = load_adapter(shipped).float() if options.shipped else new_adapter(model)
     started, path = time.time(), WORK / "adapter.jsonl"

@@ -42,6 +42,7 @@ def train_variant(variant: Variant, seed: int) -> MoAAdapter:
     """From a fresh adapter with the shipped image encoder, the same number of steps for all."""
     config = replace(CONFIG, steps=STEPS, seed=seed, **variant.train)
     model, clip, _ = load_mini(WEIGHTS)
+    model.model.diffusion_model.to(memory_format=torch.channels_last)  # CPUs train a tenth faster so
     shipped = load_adapter(WEIGHTS / "adapter.safetensors").float()
     torch.manual_seed(seed)
     adapter = fresh_adapter(model, EMBEDDED_ENCODER, shipped.config.image_width, **variant.adapter)
