@@ -11,7 +11,6 @@ from torch import Tensor
 
 from .config import LayerSpec
 from .layer import Observe, Routing
-from .router import PERSONAL
 
 THRESHOLD = 0.05
 """Of the largest R_1 of a layer, under which a pixel is left to the prior: what is left out there is at most this part of
@@ -94,9 +93,8 @@ class Looks:
         return self.found, None if self.calls & (self.calls - 1) else self.look
 
     def look(self, spec: LayerSpec, routing: Routing) -> None:
-        personal = routing.route[..., PERSONAL]
-        loudest = personal.amax(dim=1, keepdim=True)
-        routed = (personal > (self.threshold * loudest).clamp(min=NOTHING)).float().mean(dim=1)
+        loudest = routing.personal.amax(dim=1, keepdim=True)
+        routed = (routing.personal > (self.threshold * loudest).clamp(min=NOTHING)).float().mean(dim=1)
         self.seen[spec.name] = torch.stack((routed.amax(), loudest.amax()))
 
 

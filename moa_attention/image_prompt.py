@@ -66,7 +66,7 @@ class ImagePromptLayer(RoutedLayer):
     ) -> Tensor:
         out, heads = self.on(base).to_out, self.spec.heads
         seen = attend_to_each(attend, query, heard.key, heard.value, heads)
-        spoken = (said.shares[..., None].to(seen.dtype) * seen).sum(dim=1)
+        spoken = (said.each()[..., None].to(seen.dtype) * seen).sum(dim=1)
         if heard.words is None:
             return prior + (out(spoken) - heard.silence)
         share = said.personal[..., None].to(spoken.dtype)

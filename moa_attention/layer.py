@@ -20,8 +20,8 @@ from .sparse import Winners, strongest
 class Routing(NamedTuple):
     """What an observer of a layer sees. The picture a user looks at is the quantity that was trained."""
 
-    route: Tensor
-    """(B,N,2), R_0 prior and R_1 personalised."""
+    personal: Tensor
+    """(B,N), R_1; R_0 is the rest to one."""
     query: Tensor
     """(B,N,D), of the personalised branch; only the winners' where routing is sparse."""
     key: Tensor
@@ -45,14 +45,18 @@ class Heard(NamedTuple):
 class Said(NamedTuple):
     """Who speaks at every pixel."""
 
-    shares: Tensor
-    """(B,S,N), R_s of every subject (ours), or (B,1,N) where the same goes for all."""
     personal: Tensor
-    """(B,N), the R_1 that they come to."""
+    """(B,N), R_1."""
+    shares: Tensor | None = None
+    """(B,S,N), R_s of every subject (ours), where they come to R_1 together."""
+
+    def each(self) -> Tensor:
+        """R_s, (B,S,N); (B,1,N) where the same goes for all."""
+        return self.personal[:, None] if self.shares is None else self.shares
 
     def at(self, won: Winners) -> Said:
         """That of some pixels."""
-        return Said(won.take(self.shares.transpose(1, 2)).transpose(1, 2), won.take(self.personal[..., None])[..., 0])
+        return Said(won.personal, None if self.shares is None else won.take(self.shares.mT).mT)
 
 
 Observe = Callable[[LayerSpec, Routing], None]
@@ -121,7 +125,7 @@ class RoutedLayer(nn.Module):
                 mixed = won.put(prior, self.speak(query, heard, won.take(prior), said.at(won), base, attend))
         if observe is not None:
             key = heard.key if heard.key.ndim == 3 else heard.key.flatten(1, 2)
-            observe(self.spec, Routing(torch.stack((1 - said.personal, said.personal), dim=-1), query, key, grid))
+            observe(self.spec, Routing(said.personal, query, key, grid))
         return mixed
 
     def decide(
@@ -137,16 +141,16 @@ class RoutedLayer(nn.Module):
         Raises: ValueError when there are neither shares nor a router.
         """
         if shares is not None:
-            return Said(shares, loudest(shares))
+            return Said(loudest(shares), shares)
         if self.router is None:
             raise ValueError(
                 f"Layer {self.spec.name} has no router of its own; it must be told the shares of subjects."
             )
         own = self.router(hidden, prior_bias)
         if within is None:
-            return Said(own[:, None], own)
+            return Said(own)
         bounded = own[:, None] * within
-        return Said(bounded, loudest(bounded))
+        return Said(loudest(bounded), bounded)
 
     @abstractmethod
     def ask(self, hidden: Tensor, base: Projections) -> Tensor:
@@ -222,7 +226,8 @@ class MoALayer(RoutedLayer):
         self, query: Tensor, heard: Heard, prior: Tensor, said: Said, base: Projections, attend: Attend
     ) -> Tensor:
         if heard.key.ndim == 4:
-            parts = (said.shares / said.shares.sum(dim=1, keepdim=True).clamp(min=1e-6)).to(query.dtype)
+            shares = said.each()
+            parts = (shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-6)).to(query.dtype)
             each = attend_to_each(attend, query, heard.key, heard.value, self.spec.heads)
             seen = torch.einsum("bsn,bsnd->bnd", parts, each)
         else:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from .attention import attention_probabilities
 from .layer import Routing
-from .router import PRIOR
 
 ROUTER_WEIGHT = 3e-4
 """λ_r, over a sum of pixels (ours: the paper's reduction is open; as a mean it would hardly press)."""
@@ -31,7 +30,7 @@ def masked_reconstruction(prediction: Tensor, target: Tensor, mask: Tensor) -> T
 
 def prior_map(routing: Routing, grid: tuple[int, int]) -> Tensor:
     """R_0 of one layer, resized to `grid` -> (B,1,h,w). The mean of these over the layers that count is R̄."""
-    return resize(routing.route[..., PRIOR].unflatten(1, routing.grid)[:, None], grid)
+    return resize((1 - routing.personal).unflatten(1, routing.grid)[:, None], grid)
 
 
 def router_loss(average: Tensor, mask: Tensor, foreground: float = 0.0) -> Tensor:

@@ -8,9 +8,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-PRIOR, PERSONAL = 0, 1
-"""Indices of the two experts in the last axis of a route, (B,N,2)."""
-
 
 class Router(nn.Module):
     """R = softmax(f(z)), softmax over the experts and per latent pixel (eqs. 5, 7).

@@ -16,14 +16,14 @@ from torch import Tensor
 class Winners(NamedTuple):
     """The pixels of each row for which the personalised branch is computed: as many in every row, so that shapes stand still."""
 
+    personal: Tensor
+    """(B,K), their R_1."""
     places: Tensor
     """(B·K,) int64, counted through all rows of (B,N)."""
-    each: int
-    """K"""
 
     def take(self, x: Tensor) -> Tensor:
         """(B,N,D) -> (B,K,D)"""
-        return x.flatten(0, 1).index_select(0, self.places).unflatten(0, (-1, self.each))
+        return x.flatten(0, 1).index_select(0, self.places).unflatten(0, self.personal.shape)
 
     def put(self, x: Tensor, chosen: Tensor) -> Tensor:
         """`x` (B,N,D) with the winners replaced by `chosen` (B,K,D); the other pixels keep their bits."""
@@ -33,5 +33,7 @@ class Winners(NamedTuple):
 def strongest(personal: Tensor, pixels: int) -> Winners:
     """The `pixels` places of each row where R_1, (B,N), is largest."""
     rows, width = personal.shape
-    won = personal.topk(pixels, dim=1, sorted=False).indices
-    return Winners((won + width * torch.arange(rows, device=won.device)[:, None]).flatten(), pixels)
+    values, places = personal.topk(pixels, dim=1, sorted=False)
+    if rows > 1:
+        places = places + width * torch.arange(rows, device=places.device)[:, None]
+    return Winners(values, places.flatten())

@@ -78,7 +78,7 @@ class Step:
         if self.rows is None:
             return chosen
         if isinstance(self.rows, slice):
-            return x.slice_scatter(chosen, 0, self.rows.start, self.rows.stop)
+            return torch.cat((x[: self.rows.start], chosen, x[self.rows.stop :]))
         return x.index_copy(0, self.rows, chosen)
 
     def context_for(self, layer: RoutedLayer, hidden: Tensor, context: Tensor, base: Projections) -> Any:

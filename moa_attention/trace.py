@@ -10,7 +10,6 @@ from torch import Tensor
 from .config import LayerSpec
 from .layer import Observe, Routing
 from .losses import resize
-from .router import PERSONAL
 
 
 @dataclass
@@ -44,7 +43,7 @@ class Trace:
         self.calls.append(call)
 
         def observe(spec: LayerSpec, routing: Routing) -> None:
-            call.maps[spec.name] = routing.route[..., PERSONAL].detach().half().unflatten(1, routing.grid)
+            call.maps[spec.name] = routing.personal.detach().half().unflatten(1, routing.grid)
 
         return observe
 

@@ -77,10 +77,10 @@ def test_nobody_is_routed_out_of_the_region(family: Family, router: MaskRouter |
     region[:, :, :4] = 1
     seen: list[tuple[Tensor, tuple[int, int]]] = []
     model = family.attach(
-        router=router, record=lambda *_: lambda _spec, routing: seen.append((routing.route, routing.grid))
+        router=router, record=lambda *_: lambda _spec, routing: seen.append((routing.personal, routing.grid))
     )
     family.sample(model, prompt(family, {MAN: somebody(11, 1.0, 0.0, 1.0, region=region)}))
-    maps = [route[..., 1].unflatten(1, grid) for route, grid in seen if min(grid) >= 4]
+    maps = [spoke.unflatten(1, grid) for spoke, grid in seen if min(grid) >= 4]
     assert maps
     middles = [spoke.shape[-1] // 2 for spoke in maps]  # the border itself is soft
     outside = [spoke[..., middle + 1 :].max() for spoke, middle in zip(maps, middles, strict=True)]

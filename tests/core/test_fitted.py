@@ -105,9 +105,9 @@ def test_a_learned_share_stays_where_each_may_speak():
         layer.decide(hidden, 0.0, None, within)
     layer.router = Router(8)
     personal = layer.router(hidden, 0.5)
-    torch.testing.assert_close(layer.decide(hidden, 0.5, None, within).shares, within * personal[:, None])
-    assert torch.equal(layer.decide(hidden, 0.5).shares, personal[:, None])
-    assert layer.decide(hidden, 0.5, within).shares is within
+    torch.testing.assert_close(layer.decide(hidden, 0.5, None, within).each(), within * personal[:, None])
+    assert torch.equal(layer.decide(hidden, 0.5).each(), personal[:, None])
+    assert layer.decide(hidden, 0.5, within).each() is within
 
 
 def test_places_bound_learned_routers_and_a_single_subject_needs_none():

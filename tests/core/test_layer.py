@@ -120,7 +120,7 @@ def test_observer_sees_what_was_mixed():
     layer(z, c, z, plain(nn.Identity()), (2, 3), observe=seen.__setitem__)
     routing: Routing = seen[CROSS]
     assert routing.grid == (2, 3)
-    assert torch.equal(routing.route[..., 1], layer.decide(z).personal)
+    assert torch.equal(routing.personal, layer.decide(z).personal)
     assert torch.equal(routing.query, layer.to_q(z))
     assert torch.equal(routing.key, layer.to_k(c))
 

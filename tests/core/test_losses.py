@@ -18,8 +18,8 @@ from moa_attention.losses import (
 
 def routing(grid: tuple[int, int], rows: int = 2, width: int = 16, tokens: int = 6) -> Routing:
     pixels = grid[0] * grid[1]
-    route = torch.softmax(2 * torch.randn(rows, pixels, 2), dim=-1)
-    return Routing(route, torch.randn(rows, pixels, width), torch.randn(rows, tokens, width), grid)
+    personal = torch.sigmoid(3 * torch.randn(rows, pixels))
+    return Routing(personal, torch.randn(rows, pixels, width), torch.randn(rows, tokens, width), grid)
 
 
 def average(maps: list[Routing], grid: tuple[int, int]) -> Tensor:
@@ -43,7 +43,7 @@ def test_router_loss_agrees_with_its_formula():
     mask = torch.rand(2, 1, 6, 4)
     leaked = missed = 0.0
     for b in range(2):
-        mean = sum(m.route[b, :, 0].reshape(6, 4) for m in maps) / 3
+        mean = sum(1 - m.personal[b].reshape(6, 4) for m in maps) / 3
         leaked += float(((1 - mask[b, 0]) * (1 - mean)).square().sum()) / 2
         missed += float((mask[b, 0] * mean).square().sum()) / 2
     assert float(router_loss(average(maps, (6, 4)), mask)) == pytest.approx(leaked, abs=1e-5)
@@ -53,8 +53,8 @@ def test_router_loss_agrees_with_its_formula():
 def test_layers_are_averaged_before_they_are_squared():
     """Two layers that disagree cancel: 1/|L| stands inside the norm."""
     half = routing((2, 2), rows=1)
-    sure = half._replace(route=torch.tensor([1.0, 0.0]).expand(1, 4, 2))
-    never = half._replace(route=torch.tensor([0.0, 1.0]).expand(1, 4, 2))
+    sure = half._replace(personal=torch.zeros(1, 4))
+    never = half._replace(personal=torch.ones(1, 4))
     nobody, both = torch.zeros(1, 1, 2, 2), average([sure, never], (2, 2))
     assert float(router_loss(both, nobody)) == pytest.approx(4 * 0.25)
     assert float(router_loss(both, torch.ones(1, 1, 2, 2))) == 0
@@ -65,9 +65,9 @@ def test_layers_of_different_grids_count_alike():
     fine, coarse = routing((8, 4)), routing((4, 2))
     mean = average([fine, coarse], (4, 2))
     assert mean.shape == (2, 1, 4, 2)
-    shrunk = resize(fine.route[..., 0].reshape(2, 1, 8, 4), (4, 2))
-    torch.testing.assert_close(mean, (shrunk + coarse.route[..., 0].reshape(2, 1, 4, 2)) / 2)
-    assert float(shrunk.mean()) == pytest.approx(float(fine.route[..., 0].mean()), abs=0.03)
+    shrunk = resize((1 - fine.personal).reshape(2, 1, 8, 4), (4, 2))
+    torch.testing.assert_close(mean, (shrunk + (1 - coarse.personal).reshape(2, 1, 4, 2)) / 2)
+    assert float(shrunk.mean()) == pytest.approx(float((1 - fine.personal).mean()), abs=0.03)
 
 
 def reference_object_loss(r: Routing, heads: int, slots: Tensor, masks: Tensor) -> float:
@@ -133,8 +133,8 @@ def test_copies_of_a_token_are_averaged():
 def test_gradients_reach_router_and_keys():
     masks, slots = masks_and_slots()
     r = routing((6, 4))
-    for tensor in (r.route, r.query, r.key):
+    for tensor in (r.personal, r.query, r.key):
         tensor.requires_grad_(True)
     loss = router_loss(average([r], (6, 4)), masks.amax(1, keepdim=True)) + object_loss(r, 4, slots, masks)
     loss.backward()
-    assert all(t.grad is not None and t.grad.abs().sum() > 0 for t in (r.route, r.query, r.key))
+    assert all(t.grad is not None and t.grad.abs().sum() > 0 for t in (r.personal, r.query, r.key))

@@ -72,8 +72,8 @@ def test_winners_are_as_dense_and_the_others_the_priors(kind: str):
     seen: list[Routing] = []
     dense = layer(**arguments, **told, observe=lambda _, routing: seen.append(routing))
     sparse = layer(**arguments, **told, pixels=10, observe=lambda _, routing: seen.append(routing))
-    personal, prior = seen[0].route[..., 1], arguments["prior"]
-    assert torch.equal(seen[1].route, seen[0].route)
+    personal, prior = seen[0].personal, arguments["prior"]
+    assert torch.equal(seen[1].personal, personal)
     won = torch.zeros(2, 40, dtype=torch.bool)
     for row in range(2):
         won[row, personal[row].argsort(descending=True)[:10]] = True
@@ -89,7 +89,7 @@ def test_the_error_is_at_most_the_mass_left_out_times_the_distance_of_the_branch
     seen: list[Routing] = []
     dense = layer(**arguments, observe=lambda _, routing: seen.append(routing))
     personal = layer(**arguments, shares=torch.ones(2, 1, 40))
-    r = seen[0].route[..., 1]
+    r = seen[0].personal
     distance = (personal - arguments["prior"]).norm(dim=-1)
     for pixels in (1, 10, 25, 39):
         error = (layer(**arguments, pixels=pixels) - dense).norm(dim=-1)
@@ -115,7 +115,7 @@ def test_of_a_layer_in_which_nobody_speaks_only_the_router_is_computed():
     forbidden = {**arguments, "base": None, "context": None}
     out = layer(**forbidden, pixels=0, observe=lambda _, routing: seen.append(routing))
     assert torch.equal(out, arguments["prior"])
-    assert torch.equal(seen[0].route[..., 1], layer.decide(arguments["hidden"]).personal)
+    assert torch.equal(seen[0].personal, layer.decide(arguments["hidden"]).personal)
 
 
 def test_winners_of_every_row_are_its_own():
@@ -145,9 +145,9 @@ def test_a_budget_says_how_many_pixels():
 
 def routing(share: float, others: int = 5) -> Routing:
     """`share` of the pixels of one row, and so many of another's, are subjects'."""
-    route = torch.zeros(2, 100, 2)
-    route[0, :others, 1], route[1, : round(100 * share), 1] = 0.9, 0.9
-    return Routing(route, route, route, (10, 10))
+    personal = torch.zeros(2, 100)
+    personal[0, :others], personal[1, : round(100 * share)] = 0.9, 0.9
+    return Routing(personal, personal, personal, (10, 10))
 
 
 def test_an_automatic_budget_looks_ever_more_rarely_and_finds_what_is_routed():
@@ -175,11 +175,11 @@ def test_an_automatic_budget_looks_ever_more_rarely_and_finds_what_is_routed():
 )
 def test_what_counts_is_measured_by_the_loudest_pixel(loud: float, quiet: float, expected: int):
     """A quarter of the pixels is loud."""
-    automatic, route = AutomaticBudget(), torch.full((1, 100, 2), quiet)
-    route[:, :25] = loud
+    automatic, personal = AutomaticBudget(), torch.full((1, 100), quiet)
+    personal[:, :25] = loud
     _, look = automatic.open("prompt")
     assert look is not None
-    look(SELF, Routing(route, route, route, (10, 10)))
+    look(SELF, Routing(personal, personal, personal, (10, 10)))
     pixels = automatic.open("prompt")[0].pixels(SELF.name, (4, 4))
     assert pixels == (None if expected == 1 else expected)
 

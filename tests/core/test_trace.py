@@ -16,7 +16,7 @@ def routing(value: torch.Tensor, grid: tuple[int, int]) -> Routing:
     """R_1 as (R,) one value per row, on a grid."""
     personal = value[:, None].expand(-1, grid[0] * grid[1])
     empty = torch.zeros(len(value), 1, 8)
-    return Routing(torch.stack((1 - personal, personal), dim=-1), empty, empty, grid)
+    return Routing(personal, empty, empty, grid)
 
 
 def record(trace: Trace, sigma: float, images: list[int], values: list[float], grid: tuple[int, int] = (4, 6)) -> None:
@@ -56,13 +56,13 @@ def test_begin_forgets_and_nothing_recorded_is_no_step(trace: Trace):
 
 def test_maps_are_detached_halves_on_the_layers_grid(trace: Trace):
     observe = trace.record(torch.tensor(1.0), torch.tensor([0]))
-    route = torch.rand(1, 24, 2, requires_grad=True)
-    observe(FINE, Routing(route, route, route, (4, 6)))
+    personal = torch.rand(1, 24, requires_grad=True)
+    observe(FINE, Routing(personal, personal, personal, (4, 6)))
     trace.finish()
     stored = trace.calls[0].maps[FINE.name]
     assert stored.dtype == torch.float16
     assert not stored.requires_grad
-    assert torch.equal(stored[0], route[0, :, 1].detach().half().reshape(4, 6))
+    assert torch.equal(stored[0], personal[0].detach().half().reshape(4, 6))
 
 
 def test_average_is_over_calls_layers_and_rows_of_one_picture(trace: Trace):
