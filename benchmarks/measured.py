@@ -35,14 +35,10 @@ def count_rows(pair: Pair, side: int, cfg: bool, variants: list[Variant]) -> lis
     rows = []
     for variant in variants:
         found, weights = of(variant)
-        row = Row(
-            *(pair.base, side, pair.where, pair.precision, *variant, cfg),
-            flops_ratio=found.flops / stock.flops,
-            host_syncs=found.reads - stock.reads,
-            kernels=found.kernels - stock.kernels,
-            peak_extra_mib=(weights + found.peak - stock.peak) / MIB,
-        )
-        rows.append(row)
+        row = Row(pair.base, side, pair.where, pair.precision, *variant, cfg)
+        row = replace(row, flops_ratio=found.flops / stock.flops, host_syncs=found.reads - stock.reads)
+        extra = (weights + found.peak - stock.peak) / MIB
+        rows.append(replace(row, kernels=found.kernels - stock.kernels, peak_extra_mib=extra))
     return rows
 
 
