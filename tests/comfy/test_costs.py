@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from comfyui_moa.benchmarks.calls import given
 from comfyui_moa.benchmarks.counting import Counted, count, fused_attention
 from comfyui_moa.benchmarks.ip_adapter import IMAGE_TOKENS, ImagePrompts, attach_image_prompts
 from comfyui_moa.benchmarks.rows import Row, merge, read_rows, table, write_rows
+from comfyui_moa.benchmarks.timing import seconds_each
 from comfyui_moa.benchmarks.variants import (
     NOBODY,
     PEER,
@@ -145,6 +147,33 @@ def test_rows_are_kept_merged_and_told(tmp_path: Path):
     better = Row(*row.key, flops_ratio=1.1)
     assert merge(read_rows(file), [better]) == [better, timed]
     assert "| 1.128 |" in table([row, timed]) and "1.100" in table([row, timed])
+
+
+def test_runs_take_turns_at_every_block_and_only_their_own_time_counts():
+    blocks, order = [torch.nn.Identity(), torch.nn.Identity()], []
+
+    def run(name: str, nap: float) -> None:
+        for block in blocks:
+            order.append(name)
+            time.sleep(nap)
+            block(torch.zeros(1))
+
+    spent = seconds_each({"slow": lambda: run("slow", 0.1), "fast": lambda: run("fast", 0.0)}, blocks, first=1)
+    assert order == ["fast", "slow", "fast", "slow"]
+    assert spent["slow"] >= 0.2 and spent["fast"] < 0.1
+    assert not any(block._forward_hooks for block in blocks)
+
+
+def test_a_run_that_fails_stops_no_other():
+    block, done = torch.nn.Identity(), []
+
+    def fail() -> None:
+        block(torch.zeros(1))
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        seconds_each({"bad": fail, "good": lambda: done.append(block(torch.zeros(1)))}, [block])
+    assert len(done) == 1
 
 
 def test_timing_takes_the_stock_model_and_ours_in_turn(monkeypatch: pytest.MonkeyPatch):
