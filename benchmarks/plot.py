@@ -56,7 +56,7 @@ def panel(axes: Axes, rows: list[Row]) -> None:
         axes.bar_label(bars, fmt="%.1f", fontsize=7.5, color=colour)
     for place, marker in zip(sorted({(r.device, r.dtype) for r in rows if r.ratio is not None}), "os^Dv", strict=False):
         timed = [r for r in rows if (r.device, r.dtype) == place and r.ratio is not None]
-        across = [names.index(name(r)) + 0.2 for r in timed]
+        across = [names.index(name(r)) + 0.45 for r in timed]  # beside its bar, whose number is to be read
         heights = [100 * ((r.ratio or 1) - 1) for r in timed]
         spread = [50 * (r.ratio_spread or 0) for r in timed]
         axes.errorbar(across, heights, spread, fmt=marker, color=RED, ms=5, capsize=3, label=f"time, {' '.join(place)}")
