@@ -36,9 +36,9 @@ def count_rows(pair: Pair, side: int, cfg: bool, variants: list[Variant]) -> lis
     for variant in variants:
         found, weights = of(variant)
         row = Row(pair.base, side, pair.where, pair.precision, *variant, cfg)
-        row = replace(row, flops_ratio=found.flops / stock.flops, host_syncs=found.reads - stock.reads)
+        more = {"host_syncs": found.reads - stock.reads, "kernels": found.kernels - stock.kernels}
         extra = (weights + found.peak - stock.peak) / MIB
-        rows.append(replace(row, kernels=found.kernels - stock.kernels, peak_extra_mib=extra))
+        rows.append(replace(row, flops_ratio=found.flops / stock.flops, peak_extra_mib=extra, **more))
     return rows
 
 
@@ -52,12 +52,11 @@ def time_rows(pair: Pair, side: int, rounds: int, variants: list[Variant]) -> li
     for variant, attached in every.items():
         load(attached.model)
         denoise(attached.model, given(pair, WARM_UP, True, variant.carried))  # prompts are heard, kernels chosen
-    attention = torch_attention if pair.device.type == "cpu" else None
+    attention, blocks = None, []
+    if pair.device.type == "cpu":  # on a card every turn would have to wait for it
+        attention, unet = torch_attention, pair.model.model.diffusion_model
+        blocks = [module for module in unet.modules() if isinstance(module, (ResBlock, BasicTransformerBlock))]
     runs = {v: partial(denoise, every[v].model, steps[v], attention) for v in every}
-    modules = (
-        pair.model.model.diffusion_model.modules() if pair.device.type == "cpu" else ()
-    )  # cards would have to wait
-    blocks = [module for module in modules if isinstance(module, (ResBlock, BasicTransformerBlock))]
     found = [seconds_each(runs, blocks, first) for first in range(rounds)]
     stock = statistics.median(seconds[STOCK] for seconds in found)
     rows = []

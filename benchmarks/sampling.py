@@ -69,7 +69,7 @@ def time_all(places: list[tuple[str, int]], rounds: int, brief: bool) -> list[Ro
 
 def keep_memory() -> None:
     """Let the C library keep what is freed: a tenth of a call's time, and an uneven one, is giving pages back and getting them
-    again. Where it is not glibc nothing happens."""
+    again. One heap for all threads, as those of others are bounded. Where it is not glibc nothing happens."""
     with suppress(OSError, AttributeError, TypeError):
         library, mmap_max, trim_threshold, arena_max = ctypes.CDLL(None), -4, -1, -8
         library.mallopt(arena_max, 1)

@@ -31,12 +31,6 @@ def finish() -> None:
         torch.cuda.synchronize()
 
 
-class Turns(threading.local):
-    """What a thread knows of its own turn."""
-
-    since: float = 0.0
-
-
 def seconds_each(
     runs: Mapping[Name, Callable[[], object]], blocks: Iterable[nn.Module], first: int = 0
 ) -> dict[Name, float]:
@@ -50,34 +44,43 @@ def seconds_each(
         first: which run begins.
     """
     spent, gates = dict.fromkeys(runs, 0.0), {name: threading.Semaphore(0) for name in runs}
-    waiting, turns = deque(runs), Turns()
+    waiting, began = deque(runs), 0.0
     waiting.rotate(-first)
+
+    def begin(name: Name) -> None:
+        nonlocal began
+        gates[name].acquire()
+        began = time.perf_counter()
+
+    def end(name: Name) -> None:
+        spent[name] += time.perf_counter() - began
+
+    def call_next() -> None:
+        if waiting:
+            gates[waiting[0]].release()
 
     def hand_over(*_: Any) -> None:
         mine = waiting[0]
-        spent[mine] += time.perf_counter() - turns.since
+        end(mine)
         waiting.rotate(-1)
-        gates[waiting[0]].release()
-        gates[mine].acquire()
-        turns.since = time.perf_counter()
+        call_next()
+        begin(mine)
 
     def work(name: Name, run: Callable[[], object]) -> None:
-        gates[name].acquire()
-        turns.since = time.perf_counter()
+        begin(name)
         try:
             run()
             finish()
         finally:
-            spent[name] += time.perf_counter() - turns.since
+            end(name)
             waiting.popleft()
-            if waiting:
-                gates[waiting[0]].release()
+            call_next()
 
     with ExitStack() as hooks, ThreadPoolExecutor(len(runs)) as threads:
         for block in blocks:
             hooks.callback(block.register_forward_hook(hand_over).remove)
         done = [threads.submit(work, *item) for item in runs.items()]
-        gates[waiting[0]].release()
+        call_next()
         for each in done:
             each.result()
     return spent

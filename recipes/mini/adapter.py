@@ -52,6 +52,13 @@ CONFIG = TrainConfig(
 )
 
 
+def load_base():
+    """MoA Mini's model and text encoder, laid out for training."""
+    model, clip, _ = load_mini(WEIGHTS)
+    model.model.diffusion_model.to(memory_format=torch.channels_last)  # CPUs train a tenth faster so
+    return model, clip
+
+
 def new_adapter(model) -> MoAAdapter:
     """An adapter for MoA Mini's U-Net, experts copied from it and the encoder from its schooling."""
     adapter = fresh_adapter(model, EMBEDDED_ENCODER, IMAGE_WIDTH)
@@ -132,8 +139,7 @@ def main(argv: list[str]) -> None:
     config = replace(CONFIG, steps=options.steps)
 
     torch.manual_seed(config.seed)
-    model, clip, _ = load_mini(WEIGHTS)
-    model.model.diffusion_model.to(memory_format=torch.channels_last)  # CPUs train a tenth faster so
+    model, clip = load_base()
     shipped = WEIGHTS / "adapter.safetensors"
     adapter = load_adapter(shipped).float() if options.shipped else new_adapter(model)
     started, path = time.time(), WORK / "adapter.jsonl"
