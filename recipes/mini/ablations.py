@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...moa_attention.adapter import MoAAdapter
+from ...moa_attention.losses import OBJECT_WEIGHT, ROUTER_WEIGHT
 from ...moa_attention.router import Router
 from .scenes import SCENES
 
@@ -24,7 +25,7 @@ class Variant:
     seeds: int = 1
     """How many trainings: three for the rows that carry the claims."""
     train: dict[str, Any] = field(default_factory=dict)
-    """Changes of the recipe's `TrainConfig`."""
+    """Changes of the recipe's `TrainConfig` and `BASELINE`."""
     adapter: dict[str, Any] = field(default_factory=dict)
     """Options of `MoAConfig`."""
     alter: Callable[[MoAAdapter], None] = lambda adapter: None
@@ -69,9 +70,12 @@ def cross_attention_only(adapter: MoAAdapter) -> None:
         del adapter.layers[name]
 
 
+BASELINE: dict[str, Any] = {"router_weight": 3e-3, "object_weight": 1e-2}
+"""What the rows share and vary: ten times the paper's weights, as the recipe had them before these rows were run."""
 NO_ROUTER_LOSS = {"router_weight": 0.0}
 FASTCOMPOSER = {"router_weight": 0.0, "unmasked": 0.5}
 """Its losses: half of the pictures count everywhere, which is how it protects what the base model knows."""
+PAPER = {"router_weight": ROUTER_WEIGHT, "object_weight": OBJECT_WEIGHT}
 EVERYWHERE = tuple(SCENES)
 VARIANTS = (
     Variant("full", seeds=3),
@@ -93,6 +97,7 @@ VARIANTS = (
     Variant("λ_o 1e-3 (the paper's)", train={"object_weight": 1e-3}),
     Variant("λ_o 3e-2", train={"object_weight": 3e-2}),
     Variant("λ_o 1e-1", train={"object_weight": 1e-1}),
+    Variant("MLP router, the paper's λ_r and λ_o", train=PAPER, adapter={"router": "mlp"}),
     Variant("full, all places", places=EVERYWHERE),
     Variant("no router loss, all places", train=NO_ROUTER_LOSS, places=EVERYWHERE),
     Variant("single, FastComposer's losses, all places", train=FASTCOMPOSER, prior_bias=PINNED, places=EVERYWHERE),
