@@ -25,7 +25,7 @@ class Variant:
     seeds: int = 1
     """How many trainings: three for the rows that carry the claims."""
     train: dict[str, Any] = field(default_factory=dict)
-    """Changes of the recipe's `TrainConfig` and `BASELINE`."""
+    """Changes of the recipe's `TrainConfig`."""
     adapter: dict[str, Any] = field(default_factory=dict)
     """Options of `MoAConfig`."""
     alter: Callable[[MoAAdapter], None] = lambda adapter: None
@@ -70,8 +70,6 @@ def cross_attention_only(adapter: MoAAdapter) -> None:
         del adapter.layers[name]
 
 
-BASELINE: dict[str, Any] = {"router_weight": 3e-3, "object_weight": 1e-2}
-"""What the rows share and vary: ten times the paper's weights, as the recipe had them before these rows were run."""
 NO_ROUTER_LOSS = {"router_weight": 0.0}
 FASTCOMPOSER = {"router_weight": 0.0, "unmasked": 0.5}
 """Its losses: half of the pictures count everywhere, which is how it protects what the base model knows."""

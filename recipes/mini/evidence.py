@@ -23,7 +23,7 @@ from ...moa_attention.training.loop import train
 from ...nodes.layers import fresh_adapter
 from ...nodes.patch import host_patcher
 from ...nodes.training import HostBase, training_mode
-from .ablations import BASELINE, VARIANTS, Variant
+from .ablations import VARIANTS, Variant
 from .adapter import CONFIG, Examples, load_base
 from .dataset import MASK_SIZE
 from .denoising import denoising_errors
@@ -39,7 +39,7 @@ ROWS = ROOT / "docs" / "evidence.json"
 
 def train_variant(variant: Variant, seed: int) -> MoAAdapter:
     """From a fresh adapter with the shipped image encoder, the same number of steps for all."""
-    config = replace(CONFIG, steps=STEPS, seed=seed, **BASELINE | variant.train)
+    config = replace(CONFIG, steps=STEPS, seed=seed, **variant.train)
     model, clip = load_base()
     shipped = load_adapter(WEIGHTS / "adapter.safetensors").float()
     torch.manual_seed(seed)
