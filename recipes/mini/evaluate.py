@@ -2,171 +2,53 @@
 
 import argparse
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .ablations import PINNED
-from .dataset import MASK_SIZE, paint
-from .faces import SPLITS, VARIANTS, WORK
-from .judges import Judges, load_judges, portrait
-from .scenes import SCENES
-from .studio import BIAS, GRID, START, Order, People, Studio
-
-LINE_UP = 20
-"""Identities among whom the right one must be recognised, all of the subject's sex."""
-BATCH = 20
-RENDERS = 6
-"""Real pictures of each person of a line-up, with other clothes and expressions than the reference."""
-PLACES = list(SCENES)
-
-
-@dataclass(frozen=True)
-class Case:
-    """Somebody to paint, or two, from left to right, somewhere."""
-
-    people: tuple[int, ...]
-    scene: int
-    seed: int
-
-
-def line_ups(people: People, split: str = "test") -> dict[str, list[int]]:
-    """The first LINE_UP men and women of a split."""
-    return {n: [i for i in SPLITS[split] if people.noun(i) == n][:LINE_UP] for n in ("man", "woman")}
-
-
-def single_cases(line_up: dict[str, list[int]], count: int) -> list[Case]:
-    """Everybody in turn, in one scene after the other."""
-    everybody = [i for pair in zip(*line_up.values(), strict=True) for i in pair]
-    shifted = range(count)
-    return [Case((everybody[k % len(everybody)],), (k + k // len(everybody)) % len(PLACES), 1000 + k) for k in shifted]
-
-
-def double_cases(line_up: dict[str, list[int]], count: int) -> list[Case]:
-    """A man and a woman, the woman first every other time."""
-    pairs = [(line_up["man"][k % LINE_UP], line_up["woman"][(3 * k + k // LINE_UP) % LINE_UP]) for k in range(count)]
-    return [Case(p if k % 2 else p[::-1], k % len(PLACES), 5000 + k) for k, p in enumerate(pairs)]
-
-
-@torch.no_grad()
-def gallery(judges: Judges, people: People, identities: list[int]) -> Tensor:
-    """(LINE_UP, E): each person's mean embedding over real renders that share nothing with the reference but the person."""
-    rows = []
-    for identity in identities:
-        rng = np.random.default_rng(identity)
-        views = []
-        for k in range(RENDERS):
-            cutout = people.cutout(identity, 1 + k % (VARIANTS - 1))
-            image, masks = paint([cutout], int(rng.integers(len(PLACES))), rng)
-            mask = F.avg_pool2d(torch.from_numpy(masks[:1].astype(np.float32)) / 255, 128 // MASK_SIZE)[0]
-            views.append(portrait(torch.from_numpy(image.copy()).movedim(-1, 0).float() / 255, mask))
-        rows.append(F.normalize(judges.embed(torch.stack(views)).mean(0), dim=0))
-    return torch.stack(rows)
-
-
-def portraits(judges: Judges, picture: Tensor, outline: Tensor, people: int) -> Tensor:
-    """Embeddings of whoever stands in each place, from left to right: (3,128,128), (32,32) -> (people,E)."""
-    width, views = MASK_SIZE // people, []
-    for place in range(people):
-        here = torch.zeros_like(outline)
-        here[:, place * width : (place + 1) * width] = 1
-        views.append(portrait(picture, outline * here))
-    return judges.embed(torch.stack(views))
-
-
-@torch.no_grad()
-def recognised(judges: Judges, galleries: dict[str, Tensor], line_up: dict, people: People, pictures: Tensor,
-               cases: list[Case]) -> Tensor:  # fmt: skip
-    """(cases, people) bool: whether each person is the nearest of the line-up to whoever stands in its place."""
-    outlines = judges.people(pictures)
-    rows = []
-    for picture, outline, case in zip(pictures, outlines, cases, strict=True):
-        row = []
-        for identity, seen in zip(case.people, portraits(judges, picture, outline, len(case.people)), strict=True):
-            noun = people.noun(identity)
-            row.append(line_up[noun][int((galleries[noun] @ seen).argmax())] == identity)
-        rows.append(row)
-    return torch.tensor(rows)
-
-
-def orders(studio: Studio, people: People, cases: list[Case]) -> list[Order]:
-    """Prompts that name scene, man and woman, with reference pictures as a user would load them."""
-    made = []
-    for case in cases:
-        nouns = [people.noun(i) for i in case.people]
-        subjects = tuple(studio.subject(people.reference(i), n) for i, n in zip(case.people, nouns, strict=True))
-        made.append(Order(" and ".join(f"a {n}" for n in nouns) + f" {PLACES[case.scene]}", subjects, case.seed))
-    return made
-
-
-def batches(items: list) -> Iterator[list]:
-    for start in range(0, len(items), BATCH):
-        yield items[start : start + BATCH]
-
-
-def paint_all(
-    studio: Studio, wanted: list[Order], prior_bias: float | None, start: float = START
-) -> tuple[Tensor, Tensor | None]:
-    """`Studio.paint` over batches; without an adapter the subjects stay at home."""
-    if prior_bias is None:
-        wanted = [replace(order, subjects=()) for order in wanted]
-    pictures, maps = zip(*(studio.paint(batch, prior_bias, start) for batch in batches(wanted)), strict=True)
-    return torch.cat(pictures), None if maps[0] is None else torch.cat(maps)
-
-
-def background_change(judges: Judges, pictures: Tensor, prior: Tensor) -> float:
-    """Mean squared error where neither picture shows people."""
-    people = torch.maximum(judges.people(pictures), judges.people(prior))
-    outside = (F.interpolate(people[:, None], size=pictures.shape[-2:], mode="bilinear") < 0.2).float()
-    return (((pictures - prior) ** 2 * outside).sum() / (outside.sum() * 3)).item()
+from .cases import BATCH, LINE_UP, double_cases, orders, paint_all, single_cases
+from .faces import WORK
+from .jury import Jury
+from .studio import BIAS, Studio
 
 
 @torch.no_grad()
 def evaluate(cases_wanted: int) -> tuple[dict[str, float], Tensor]:
     """All numbers as one flat object, and pictures to look at: rows of (reference, prior only, ours, pinned)."""
-    studio, people, judges = Studio(), People(), load_judges()
-    line_up = line_ups(people)
-    galleries = {noun: gallery(judges, people, ids) for noun, ids in line_up.items()}
-    singles, doubles = single_cases(line_up, cases_wanted), double_cases(line_up, cases_wanted // 2)
+    studio, jury = Studio(), Jury()
+    singles, doubles = single_cases(jury.line_up, cases_wanted), double_cases(jury.line_up, cases_wanted // 2)
 
-    wanted = orders(studio, people, singles)
+    wanted = orders(studio, jury.people, singles)
     prior, _ = paint_all(studio, wanted, None)
     ours, routes = paint_all(studio, wanted, BIAS)
     pinned, _ = paint_all(studio, wanted, PINNED)
     assert routes is not None
-    pairs = orders(studio, people, doubles)
+    pairs = orders(studio, jury.people, doubles)
     prior_pairs, _ = paint_all(studio, pairs, None)
     our_pairs, _ = paint_all(studio, pairs, BIAS)
 
-    scenes = torch.tensor([case.scene for case in singles])
-    inside = F.avg_pool2d(judges.people(ours), MASK_SIZE // GRID[0])
-
-    def rank1(pictures: Tensor, cases: list[Case]) -> Tensor:
-        return recognised(judges, galleries, line_up, people, pictures, cases).float()
-
+    within, without = jury.router_split(ours, routes)
     numbers = {
         "cases": len(singles),
-        "identity_rank1_of_20": rank1(ours, singles).mean().item(),
-        "identity_rank1_prior": rank1(prior, singles).mean().item(),
-        "identity_rank1_pinned": rank1(pinned, singles).mean().item(),
-        "scene_accuracy": (judges.place(ours) == scenes).float().mean().item(),
-        "scene_accuracy_prior": (judges.place(prior) == scenes).float().mean().item(),
-        "background_change": background_change(judges, ours, prior),
-        "background_change_pinned": background_change(judges, pinned, prior),
-        "router_inside": ((routes * inside).sum() / inside.sum()).item(),
-        "router_outside": ((routes * (1 - inside)).sum() / (1 - inside).sum()).item(),
+        "identity_rank1_of_20": jury.identity(ours, singles),
+        "identity_rank1_prior": jury.identity(prior, singles),
+        "identity_rank1_pinned": jury.identity(pinned, singles),
+        "scene_accuracy": jury.place(ours, singles),
+        "scene_accuracy_prior": jury.place(prior, singles),
+        "background_change": jury.background_change(ours, prior),
+        "background_change_pinned": jury.background_change(pinned, prior),
+        "router_inside": within,
+        "router_outside": without,
         "two_people_cases": len(doubles),
-        "two_people_correct": rank1(our_pairs, doubles).prod(1).mean().item(),
-        "two_people_prior": rank1(prior_pairs, doubles).prod(1).mean().item(),
+        "two_people_correct": jury.identity(our_pairs, doubles),
+        "two_people_prior": jury.identity(prior_pairs, doubles),
         "two_people_chance": 1 / LINE_UP**2,
     }
     shown = min(BATCH, len(singles))
-    references = torch.cat([F.interpolate(people.reference(c.people[0]).movedim(-1, 1), size=(128, 128), mode="area")
+    references = torch.cat([F.interpolate(jury.people.reference(c.people[0]).movedim(-1, 1), size=(128, 128), mode="area")
                             for c in singles[:shown]])  # fmt: skip
     return numbers, torch.stack([references, prior[:shown], ours[:shown], pinned[:shown]])
 

@@ -11,7 +11,6 @@ import time
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -25,13 +24,12 @@ from ...nodes.patch import host_patcher
 from ...nodes.training import HostBase, training_mode
 from .ablations import VARIANTS, Variant
 from .adapter import CONFIG, Examples, load_base
-from .dataset import MASK_SIZE
+from .cases import double_cases, orders, paint_all, single_cases
 from .denoising import denoising_errors
-from .evaluate import background_change, double_cases, gallery, line_ups, orders, paint_all, recognised, single_cases
 from .faces import ROOT, WEIGHTS, WORK
-from .judges import load_judges
+from .jury import Jury
 from .session import DEVICE
-from .studio import GRID, Order, People, Studio
+from .studio import Order, Studio
 
 STEPS, CASES = 1500, 100
 ROWS = ROOT / "docs" / "evidence.json"
@@ -62,29 +60,31 @@ def train_variant(variant: Variant, seed: int) -> MoAAdapter:
 
 
 @torch.no_grad()
-def measure(adapter: MoAAdapter, prior_bias: float) -> dict[str, float]:
-    """Identity, place, background and router of an adapter on people of the test split."""
-    studio, people, judges = Studio(adapter), People(), load_judges()
-    line_up = line_ups(people)
-    galleries = {noun: gallery(judges, people, ids) for noun, ids in line_up.items()}
-    singles, doubles = single_cases(line_up, CASES), double_cases(line_up, CASES // 2)
-    wanted, pairs = orders(studio, people, singles), orders(studio, people, doubles)
-    prior = prior_pictures(studio, wanted)
-    ours, routes = paint_all(studio, wanted, prior_bias, 0.0)
+def alone(studio: Studio, jury: Jury, prior_bias: float, start: float) -> dict[str, float]:
+    """Identity, place, background and router of pictures of one person of the test split."""
+    cases = single_cases(jury.line_up, CASES)
+    wanted = orders(studio, jury.people, cases)
+    ours, routes = paint_all(studio, wanted, prior_bias, start)
     assert routes is not None
-    ours_pairs, _ = paint_all(studio, pairs, prior_bias, 0.0)
-    inside = F.avg_pool2d(judges.people(ours), MASK_SIZE // GRID[0])
-    scenes = torch.tensor([case.scene for case in singles])
-    within, without = (((routes * m).sum() / m.sum()).item() for m in (inside, 1 - inside))
-    right = recognised(judges, galleries, line_up, people, ours, singles).float()
-    both = recognised(judges, galleries, line_up, people, ours_pairs, doubles).float()
+    within, without = jury.router_split(ours, routes)
     return {
-        "identity": right.mean().item(),
-        "two_people": both.prod(1).mean().item(),
-        "scene": (judges.place(ours) == scenes).float().mean().item(),
-        "background": background_change(judges, ours, prior),
+        "identity": jury.identity(ours, cases),
+        "scene": jury.place(ours, cases),
+        "background": jury.background_change(ours, prior_pictures(studio, wanted)),
         "router_inside": within,
         "prior_outside": 1 - without,
+    }
+
+
+@torch.no_grad()
+def measure(adapter: MoAAdapter, prior_bias: float) -> dict[str, float]:
+    """What a row tells of an adapter: one person, two people, and the errors of the predicted noise."""
+    studio, jury = Studio(adapter), Jury()
+    doubles = double_cases(jury.line_up, CASES // 2)
+    both, _ = paint_all(studio, orders(studio, jury.people, doubles), prior_bias, 0.0)
+    return {
+        **alone(studio, jury, prior_bias, 0.0),
+        "two_people": jury.identity(both, doubles),
         **denoising_errors(adapter, prior_bias),
     }
 

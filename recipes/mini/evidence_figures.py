@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..sheets import column, row, to_image
 from .ablations import VARIANTS, Variant
-from .evaluate import LINE_UP
+from .cases import LINE_UP
 from .evidence import read_rows, train_variant
 from .faces import ROOT
 from .figures import FOLDER, router_map, with_inset

@@ -12,28 +12,14 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...moa_attention.untrained import ConstantRouter, UntrainedRouter
 from ...moa_attention.word_router import WordRouter
 from ...nodes.apply import bias_from_strength
-from .dataset import MASK_SIZE
-from .evaluate import (
-    Case,
-    background_change,
-    batches,
-    double_cases,
-    gallery,
-    line_ups,
-    orders,
-    paint_all,
-    portraits,
-    recognised,
-    single_cases,
-)
-from .judges import Judges, load_judges
-from .studio import GRID, START, STEPS, STRENGTH, Order, People, Studio, mean_maps
+from .cases import Case, batches, double_cases, orders, paint_all, single_cases
+from .jury import Jury
+from .studio import START, STEPS, STRENGTH, Order, Studio, mean_maps
 
 TENTH = 10
 
@@ -65,16 +51,13 @@ def paint_way(studio: Studio, wanted: list[Order], way: Way) -> tuple[Tensor, Te
     return torch.cat(pictures), torch.cat(maps)
 
 
-def swapped(
-    judges: Judges, galleries: dict[str, Tensor], line_up: dict[str, list[int]], pictures: Tensor, cases: list[Case]
-) -> Tensor:
+def swapped(jury: Jury, pictures: Tensor, cases: list[Case]) -> Tensor:
     """(cases, 2) bool: whether somebody is recognised as the other one, and whether somebody looks more like the other one's
     reference than like their own."""
-    own = {i: galleries[noun][line_up[noun].index(i)] for noun in line_up for i in line_up[noun]}
-    everybody, found = torch.stack(list(own.values())), []
-    for picture, outline, case in zip(pictures, judges.people(pictures), cases, strict=True):
-        seen = portraits(judges, picture, outline, 2)
-        other = torch.stack([own[i] for i in reversed(case.people)])
+    everybody, found = torch.stack(list(jury.gallery.values())), []
+    for picture, outline, case in zip(pictures, jury.judges.people(pictures), cases, strict=True):
+        seen = jury.portraits(picture, outline, 2)
+        other = torch.stack([jury.gallery[i] for i in reversed(case.people)])
         as_other, as_self = (seen * other).sum(dim=1), (seen * other.flip(0)).sum(dim=1)
         nearest = (seen @ everybody.T).amax(dim=1)
         found.append([bool((as_other >= nearest - 1e-6).any()), bool((as_other > as_self).any())])
@@ -91,10 +74,7 @@ def overlap(maps: Tensor, people: Tensor) -> float:
 class Bench(NamedTuple):
     """Who is painted, and by what that is judged."""
 
-    judges: Judges
-    people: People
-    line_up: dict[str, list[int]]
-    galleries: dict[str, Tensor]
+    jury: Jury
     singles: list[Case]
     doubles: list[Case]
     wanted: list[Order]
@@ -108,29 +88,25 @@ COLUMNS = ("router", "strength", "identity", "background change", "overlap", "tw
 
 def set_up(studio: Studio, cases: int, pairs: int, columns: Sequence[str] = COLUMNS) -> Bench:
     """The same people and seeds for everybody; says so, and prints the head of the table."""
-    people, judges = People(), load_judges()
-    line_up = line_ups(people)
-    galleries = {noun: gallery(judges, people, ids) for noun, ids in line_up.items()}
-    singles, doubles = single_cases(line_up, cases), double_cases(line_up, pairs)
-    wanted = orders(studio, people, singles)
+    jury = Jury()
+    singles, doubles = single_cases(jury.line_up, cases), double_cases(jury.line_up, pairs)
+    wanted = orders(studio, jury.people, singles)
     print(f"{cases} pictures of one person, {pairs} of two\n")
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     prior, _ = paint_all(studio, wanted, None)
-    return Bench(judges, people, line_up, galleries, singles, doubles, wanted, orders(studio, people, doubles), prior)
+    return Bench(jury, singles, doubles, wanted, orders(studio, jury.people, doubles), prior)
 
 
 def row(bench: Bench, studio: Studio, way: Way) -> str:
     """A line of the table."""
-    judged = (bench.judges, bench.galleries, bench.line_up)
+    jury = bench.jury
     ours, maps = paint_way(studio, bench.wanted, way)
     both, _ = paint_way(studio, bench.pairs, way)
-    right = recognised(*judged, bench.people, ours, bench.singles).float().mean()
-    two = recognised(*judged, bench.people, both, bench.doubles).float().prod(1).mean()
-    exchanged, unlike = swapped(*judged, both, bench.doubles).float().mean(dim=0)
-    there = F.avg_pool2d(bench.judges.people(ours), MASK_SIZE // GRID[0])
-    change = background_change(bench.judges, ours, bench.prior)
+    right, two = jury.identity(ours, bench.singles), jury.identity(both, bench.doubles)
+    exchanged, unlike = swapped(jury, both, bench.doubles).float().mean(dim=0)
+    change = jury.background_change(ours, bench.prior)
     return (
-        f"| {way.name} | {way.strength} | {right:.3f} | {change:.5f} | {overlap(maps, there):.2f} | {two:.3f} "
+        f"| {way.name} | {way.strength} | {right:.3f} | {change:.5f} | {overlap(maps, jury.inside(ours)):.2f} | {two:.3f} "
         f"| {exchanged:.3f} | {unlike:.3f} |"
     )
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...moa_attention.budget import ALL, THRESHOLD, AutomaticBudget, Budget
-from .evaluate import background_change, batches, recognised
+from .cases import batches
 from .routers import Bench, set_up
 from .studio import BIAS, START, Order, Studio
 
@@ -57,12 +57,10 @@ def paint(studio: Studio, wanted: list[Order], way: Way) -> tuple[Tensor, float]
 
 def row(bench: Bench, studio: Studio, way: Way, dense: Tensor | None) -> tuple[str, Tensor]:
     """A line of the table, and the pictures."""
-    judged = (bench.judges, bench.galleries, bench.line_up, bench.people)
     ours, share = paint(studio, bench.wanted, way)
     both, _ = paint(studio, bench.pairs, way)
-    right = recognised(*judged, ours, bench.singles).float().mean()
-    two = recognised(*judged, both, bench.doubles).float().prod(1).mean()
-    change = background_change(bench.judges, ours, bench.prior)
+    right, two = bench.jury.identity(ours, bench.singles), bench.jury.identity(both, bench.doubles)
+    change = bench.jury.background_change(ours, bench.prior)
     apart = 0.0 if dense is None else (ours - dense).square().mean().item()
     return f"| {way.name} | {share:.2f} | {right:.3f} | {change:.5f} | {two:.3f} | {apart:.6f} |", ours
 
