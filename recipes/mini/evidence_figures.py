@@ -1,33 +1,20 @@
-"""Writes the evidence page's table into it, and its plots and pictures, from what `mini.evidence` measured and trained."""
+"""Writes the evidence page's table into it, and its plots, from what `mini.evidence` measured."""
 
 import statistics
 from collections.abc import Callable
 
 import matplotlib.pyplot as plt
-import torch
 from matplotlib.axes import Axes
-from PIL import Image
 
-from ..sheets import column, row, to_image
-from .ablations import VARIANTS, Variant
+from .ablations import VARIANTS
 from .cases import LINE_UP
-from .evidence import read_rows, train_variant
+from .evidence import read_rows
 from .faces import ROOT
-from .figures import FOLDER, router_map, with_inset
-from .studio import Order, People, Studio
+from .figures import FOLDER
 
 PAGE = ROOT / "docs" / "evidence.md"
 CHANCE = 1 / LINE_UP
 BLUE, RED, GREY = "#1f5fa8", "#c8452f", "#777777"
-PEOPLE, PROMPT, SEED = (2760, 2766, 2789), "on a beach", 5
-PAINTED = (
-    "full",
-    "no router loss",
-    "single fine-tuned attention",
-    "single, FastComposer's losses",
-    "no object loss",
-    "hard routing",
-)
 SWEEP = ("λ_r 3e-4", "λ_r 1e-3", "full", "λ_r 1e-2")
 """`full` is the one at 3e-3."""
 
@@ -118,32 +105,6 @@ def sweep(rows: dict[str, list[dict]]) -> None:
     figure.savefig(FOLDER / "evidence_router_loss.png", dpi=110, bbox_inches="tight")
 
 
-@torch.no_grad()
-def pictures(people: People) -> Image.Image:
-    """The same people, prompt and noise through several trained variants; trains what has not been trained."""
-    variants = {v.name: v for v in VARIANTS}
-    rows = [painted(people, None), *(painted(people, variants[name]) for name in PAINTED)]
-    return column(rows)
-
-
-def painted(people: People, variant: Variant | None) -> Image.Image:
-    """A row: everybody, and where the first one spoke."""
-    studio = Studio(train_variant(variant, 0) if variant else None)
-    bias = None if variant is None else variant.prior_bias
-    orders = [
-        Order(f"a {people.noun(i)} {PROMPT}", (studio.subject(people.reference(i), people.noun(i)),), SEED)
-        for i in PEOPLE
-    ]
-    made = [studio.paint([order], bias, 0.0) for order in orders]
-    title = "the base model alone" if variant is None else variant.name
-    cells = [
-        (title if n == 1 else "", with_inset(to_image(picture[0]), people.reference(i)))
-        for n, (i, (picture, _)) in enumerate(zip(PEOPLE, made, strict=True))
-    ]
-    last, routes = made[-1]
-    return row(cells if routes is None else [*cells, ("where it speaks", router_map(last[0], routes[0]))])
-
-
 def main(argv: list[str]) -> None:
     """Everything; what has no figures yet is left out."""
     rows = by_variant()
@@ -153,5 +114,3 @@ def main(argv: list[str]) -> None:
     trade_off(rows)
     if all(name in rows for name in SWEEP):
         sweep(rows)
-    if all(name in rows for name in PAINTED):
-        pictures(People()).save(FOLDER / "evidence_pictures.png", optimize=True)
