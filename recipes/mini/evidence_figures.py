@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from .ablations import VARIANTS
 from .cases import LINE_UP
@@ -74,6 +75,8 @@ def trade_off(rows: dict[str, list[dict]]) -> None:
         colour, letter = RED if name == "full" else BLUE, chr(ord("a") + number)
         axes.scatter([s["background"] for s in seeds], [s["identity"] for s in seeds], color=colour, s=26, zorder=3)
         place = (mean(seeds, "background"), mean(seeds, "identity"))
+        for seed in seeds:  # a star of several trainings
+            axes.plot([place[0], seed["background"]], [place[1], seed["identity"]], color=colour, lw=0.8)
         aside = 5 if number % 2 == 0 else -11
         axes.annotate(letter, place, xytext=(aside, 4), textcoords="offset points", fontsize=9, color=colour)
         key = (1.03, 1 - 0.045 * number)
@@ -81,6 +84,9 @@ def trade_off(rows: dict[str, list[dict]]) -> None:
     axes.axhline(CHANCE, color=GREY, lw=1, ls=":")
     axes.text(axes.get_xlim()[1], CHANCE, "chance ", ha="right", va="bottom", color=GREY, fontsize=8.5)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator([0.005, 0.01, 0.02, 0.03, 0.04]))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_ylim(bottom=0)
     tidy(axes, "background change against the base model (mean squared error)", "identity: right person of 20")
     figure.savefig(FOLDER / "evidence_trade_off.png", dpi=110, bbox_inches="tight")
