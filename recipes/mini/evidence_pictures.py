@@ -3,36 +3,57 @@
 `recipes/run.py mini.evidence_pictures` trains what `mini.evidence` has not left in `.mini/`, half an hour each.
 """
 
+from typing import NamedTuple
+
 import torch
 from PIL import Image
 
 from ...moa_attention.picture import overlay, smooth_to
 from ..sheets import column, row, to_image
-from .ablations import VARIANTS, Variant
+from .ablations import PINNED, VARIANTS
 from .dataset import SIZE
 from .evidence import train_variant
 from .figures import FOLDER, with_inset
-from .studio import Order, People, Studio
+from .studio import BIAS, START, Order, People, Studio
 
 PEOPLE, PROMPT, SEED = (2760, 2766, 2789), "on a beach", 5
-PAINTED = {"full": 0, "no router loss": 1, "single fine-tuned attention": 0}
-"""Which training of a variant is shown."""
+SINGLE = "single fine-tuned attention"
 
 
-def painted(people: People, variant: Variant | None) -> Image.Image:
-    """A row: everybody, and where they spoke; without a variant, the base model."""
-    studio = Studio(train_variant(variant, PAINTED[variant.name]) if variant else None)
-    bias = variant.prior_bias if variant else None
+class Row(NamedTuple):
+    """A training, and the settings that it is painted with: strength as a bias of the prior, and start."""
+
+    title: str
+    variant: str | None = None
+    seed: int = 0
+    bias: float | None = None
+    start: float = 0.0
+
+
+ROWS = (
+    Row("the base model alone"),
+    Row("full", "full", bias=0.0),
+    Row("no router loss", "no router loss", 1, 0.0),
+    Row(SINGLE, SINGLE, bias=PINNED),
+    Row("full, in use", "full", bias=BIAS, start=START),
+    Row("single, in use", SINGLE, bias=PINNED, start=START),
+)
+
+
+def painted(people: People, shown: Row) -> Image.Image:
+    """Everybody, and where the last one spoke."""
+    trained = next((v for v in VARIANTS if v.name == shown.variant), None)
+    studio = Studio(train_variant(trained, shown.seed) if trained else None)
     cells, maps = [], []
     for identity in PEOPLE:
         noun, reference = people.noun(identity), people.reference(identity)
-        subjects = (studio.subject(reference, noun),) if variant else ()
-        picture, routes = studio.paint([Order(f"a {noun} {PROMPT}", subjects, SEED)], bias, 0.0)
+        subjects = (studio.subject(reference, noun),) if trained else ()
+        picture, routes = studio.paint([Order(f"a {noun} {PROMPT}", subjects, SEED)], shown.bias, shown.start)
         cells.append(("", with_inset(to_image(picture[0]), reference)))
         if routes is not None:
             spoke = overlay(picture[0].movedim(0, -1), smooth_to(routes[0], (SIZE, SIZE)))
             maps.append(("R_1, the last one's", to_image(spoke.movedim(-1, 0))))
-    cells[0] = (variant.name if variant else "the base model alone", cells[0][1])
+    cells[0] = (shown.title, cells[0][1])
     return row([*cells, *maps[-1:]])
 
 
@@ -40,5 +61,4 @@ def painted(people: People, variant: Variant | None) -> Image.Image:
 def main(argv: list[str]) -> None:
     """Write `docs/images/evidence_pictures.png`."""
     people = People()
-    variants = [None, *(v for v in VARIANTS if v.name in PAINTED)]
-    column([painted(people, variant) for variant in variants]).save(FOLDER / "evidence_pictures.png", optimize=True)
+    column([painted(people, shown) for shown in ROWS]).save(FOLDER / "evidence_pictures.png", optimize=True)
