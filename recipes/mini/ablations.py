@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...moa_attention.adapter import MoAAdapter
-from ...moa_attention.losses import OBJECT_WEIGHT, ROUTER_WEIGHT
 from ...moa_attention.router import Router
 from .scenes import SCENES
 
@@ -73,13 +72,12 @@ def cross_attention_only(adapter: MoAAdapter) -> None:
 NO_ROUTER_LOSS = {"router_weight": 0.0}
 FASTCOMPOSER = {"router_weight": 0.0, "unmasked": 0.5}
 """Its losses: half of the pictures count everywhere, which is how it protects what the base model knows."""
-PAPER = {"router_weight": ROUTER_WEIGHT, "object_weight": OBJECT_WEIGHT}
 EVERYWHERE = tuple(SCENES)
 VARIANTS = (
     Variant("full", seeds=3),
     Variant("no router loss", seeds=3, train=NO_ROUTER_LOSS),
     Variant("single fine-tuned attention", seeds=3, train=NO_ROUTER_LOSS, prior_bias=PINNED),
-    Variant("single, FastComposer's losses", seeds=3, train=FASTCOMPOSER, prior_bias=PINNED),
+    Variant("single, FastComposer's losses", train=FASTCOMPOSER, prior_bias=PINNED),
     Variant("no object loss", train={"object_weight": 0.0}),
     Variant("no space-time encoding", alter=without_space_time),
     Variant("routers only on cross-attention", alter=cross_attention_only),
@@ -95,7 +93,6 @@ VARIANTS = (
     Variant("λ_o 1e-3 (the paper's)", train={"object_weight": 1e-3}),
     Variant("λ_o 3e-2", train={"object_weight": 3e-2}),
     Variant("λ_o 1e-1", train={"object_weight": 1e-1}),
-    Variant("MLP router, the paper's λ_r and λ_o", train=PAPER, adapter={"router": "mlp"}),
     Variant("full, all places", places=EVERYWHERE),
     Variant("no router loss, all places", train=NO_ROUTER_LOSS, places=EVERYWHERE),
     Variant("single, FastComposer's losses, all places", train=FASTCOMPOSER, prior_bias=PINNED, places=EVERYWHERE),
