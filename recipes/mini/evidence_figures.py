@@ -69,7 +69,7 @@ def tidy(axes: Axes, x: str, y: str) -> None:
 
 def trade_off(rows: dict[str, list[dict]]) -> None:
     """Identity against background change: what one pays for whom. Rows have letters, from the best likeness down."""
-    figure, axes = plt.subplots(figsize=(9, 5.2))
+    figure, axes = plt.subplots(figsize=(9, 8))
     ordered = sorted(rows.items(), key=lambda item: -mean(item[1], "identity"))
     for number, (name, seeds) in enumerate(ordered):
         colour, letter = RED if name == "full" else BLUE, chr(ord("a") + number)
@@ -77,8 +77,8 @@ def trade_off(rows: dict[str, list[dict]]) -> None:
         place = (mean(seeds, "background"), mean(seeds, "identity"))
         for seed in seeds:  # a star of several trainings
             axes.plot([place[0], seed["background"]], [place[1], seed["identity"]], color=colour, lw=0.8)
-        aside = 5 if number % 2 == 0 else -11
-        axes.annotate(letter, place, xytext=(aside, 4), textcoords="offset points", fontsize=9, color=colour)
+        aside = ((5, 4), (-11, 4), (-11, -10), (5, -10))[number % 4]
+        axes.annotate(letter, place, xytext=aside, textcoords="offset points", fontsize=9, color=colour)
         key = (1.03, 1 - 0.045 * number)
         axes.annotate(f"{letter}  {name}", key, xycoords="axes fraction", va="top", fontsize=8.5, color=colour)
     axes.axhline(CHANCE, color=GREY, lw=1, ls=":")
