@@ -8,12 +8,10 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 
-from ...moa_attention.picture import overlay, smooth_to
 from ..sheets import column, row, to_image
 from .ablations import PINNED, VARIANTS
-from .dataset import SIZE
 from .evidence import train_variant
-from .figures import FOLDER, with_inset
+from .figures import FOLDER, heat_over, with_inset
 from .studio import BIAS, START, Order, People, Studio
 
 PEOPLE, PROMPT, SEED = (2760, 2766, 2789), "on a beach", 5
@@ -44,17 +42,16 @@ def painted(people: People, shown: Row) -> Image.Image:
     """Everybody, and where the last one spoke."""
     trained = next((v for v in VARIANTS if v.name == shown.variant), None)
     studio = Studio(train_variant(trained, shown.seed) if trained else None)
-    cells, maps = [], []
+    made = []
     for identity in PEOPLE:
         noun, reference = people.noun(identity), people.reference(identity)
         subjects = (studio.subject(reference, noun),) if trained else ()
         picture, routes = studio.paint([Order(f"a {noun} {PROMPT}", subjects, SEED)], shown.bias, shown.start)
-        cells.append(("", with_inset(to_image(picture[0]), reference)))
-        if routes is not None:
-            spoke = overlay(picture[0].movedim(0, -1), smooth_to(routes[0], (SIZE, SIZE)))
-            maps.append(("R_1, the last one's", to_image(spoke.movedim(-1, 0))))
-    cells[0] = (shown.title, cells[0][1])
-    return row([*cells, *maps[-1:]])
+        made.append((with_inset(to_image(picture[0]), reference), picture, routes))
+    titles = (shown.title, *("" for _ in PEOPLE[1:]))
+    cells = [(title, image) for title, (image, _, _) in zip(titles, made, strict=True)]
+    _, picture, routes = made[-1]
+    return row(cells if routes is None else [*cells, ("R_1, the last one's", heat_over(picture[0], routes[0]))])
 
 
 @torch.no_grad()

@@ -36,8 +36,12 @@ def with_inset(picture: Image.Image, reference: Tensor) -> Image.Image:
 
 def router_map(picture: Tensor, values: Tensor) -> Image.Image:
     """Heat map over the picture, stretched to its own range."""
-    soft = smooth_to(to_mask(values, 0), (128, 128))
-    return to_image(overlay(picture.movedim(0, -1), soft).movedim(-1, 0))
+    return heat_over(picture, to_mask(values, 0))
+
+
+def heat_over(picture: Tensor, values: Tensor) -> Image.Image:
+    """Heat map (h,w) over the picture (3,128,128): 0 dark, 1 light."""
+    return to_image(overlay(picture.movedim(0, -1), smooth_to(values, (128, 128))).movedim(-1, 0))
 
 
 def hero(studio: Studio, people: People) -> Image.Image:
