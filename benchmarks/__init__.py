@@ -1,1 +1,1 @@
-"""Measurements beside the base model, each one command: `python dev.py bench`."""
+"""Costs of MoA against the base model, each measured by one command: `python dev.py bench`."""

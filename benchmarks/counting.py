@@ -1,7 +1,7 @@
-"""What one step computes, waits for and holds, counted without computing it: the real calls on PyTorch's `meta` device.
+"""FLOPs, synchronisations, kernels and peak memory of one step, counted by real calls on PyTorch's `meta` device.
 
-Its tensors have shapes and no contents. What would need an answer of the device (`nonzero`, a boolean index, `equal`, …)
-raises there, so that a call which comes through asks for none but those counted here.
+Its tensors have shapes and no contents. Operations that read values of the device (`nonzero`, a boolean index, `equal`, …)
+raise there, so a call that succeeds has no reads but those counted here.
 """
 
 from __future__ import annotations
@@ -9,38 +9,39 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..moa_attention.training.footprint import Peak
 from .bases import Pair
-from .calls import Given, call
+from .calls import StepInputs, call
 from .variants import Attached
 
 aten = torch.ops.aten
 
 
-class Counted(NamedTuple):
+class CallCost(NamedTuple):
     """Of one call at a step that is not the first."""
 
     flops: int
     """Of convolutions, linear layers and attention products; a multiply-add is two."""
     reads: int
-    """How often the host asks for a value that the device computes, and waits for it."""
+    """Values that the host reads from the device, waiting for each."""
     uploads: int
-    """How often a tensor of the host is copied to the device while the host waits."""
+    """Blocking copies of a tensor from the host to the device."""
     kernels: int
-    """How many operations the device is given, views and mere allocations aside."""
+    """Operations on the device, without views and mere allocations."""
     peak: int
-    """Bytes of activations, and of whatever the first call left behind, when most are alive."""
+    """Peak bytes of activations and of what the first call has cached."""
 
 
 NO_KERNEL = {aten._unsafe_view.default, aten.empty.memory_format, aten.empty_like.default, aten.empty_strided.default}
 
 
-class Traffic(TorchDispatchMode):
-    """Counts reads, uploads and kernels between the CPU and the meta device; what is read is 1 or zeros."""
+class DeviceTraffic(TorchDispatchMode):
+    """Counts reads, uploads and kernels between the CPU and the meta device; reads return 1 or zeros."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,22 +67,22 @@ class Traffic(TorchDispatchMode):
         return result
 
 
-def fused_attention(_chosen: Any, q: Tensor, k: Tensor, v: Tensor, heads: int, *_: Any, **__: Any) -> Tensor:
-    """Attention in one kernel, as on cards: (B,N,D) (B,M,D) twice -> (B,N,D). On meta it would be spelled out."""
-    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
-    return aten._scaled_dot_product_efficient_attention(q, k, v, None, False)[0].transpose(1, 2).flatten(2)
+def fused_kernel(_chosen: Any, q: Tensor, k: Tensor, v: Tensor, heads: int, *_: Any, **__: Any) -> Tensor:
+    """Attention in one kernel, as on GPUs: (B,N,D) (B,M,D) twice -> (B,N,D). By default meta decomposes it."""
+    q, k, v = (rearrange(x, "b n (h d) -> b h n d", h=heads) for x in (q, k, v))
+    return rearrange(aten._scaled_dot_product_efficient_attention(q, k, v, None, False)[0], "b h n d -> b n (h d)")
 
 
-def count(pair: Pair, attached: Attached, step: Given) -> Counted:
-    """Call twice where there are subjects, so that what is made once for a prompt is held, and not counted as arithmetic."""
-    peak, traffic, flops = Peak(), Traffic(), FlopCounterMode(display=False)
+def count_call(pair: Pair, attached: Attached, step: StepInputs) -> CallCost:
+    """Of the second call where there are subjects: a prompt's cache counts as memory, not as arithmetic."""
+    peak, traffic, flops = Peak(), DeviceTraffic(), FlopCounterMode(display=False)
     for module in (pair.model.model, pair.adapter.model, attached.weights):
         for tensor in (*module.parameters(), *module.buffers()):
             peak.known.add(tensor.untyped_storage())
     with torch.no_grad(), peak:
-        if step.carried:
-            with Traffic():
-                call(attached.model, step, fused_attention)
+        if step.payload:
+            with DeviceTraffic():
+                call(attached.model, step, fused_kernel)
         with flops, traffic:
-            call(attached.model, step, fused_attention)
-    return Counted(flops.get_total_flops(), traffic.reads, traffic.uploads, traffic.kernels, peak.most)
+            call(attached.model, step, fused_kernel)
+    return CallCost(flops.get_total_flops(), traffic.reads, traffic.uploads, traffic.kernels, peak.most)

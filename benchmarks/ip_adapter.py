@@ -1,9 +1,9 @@
-"""IP-Adapter-plus as people attach it today, for comparison, written from its formula (arXiv 2308.06721, eq. 5).
+"""IP-Adapter-plus as it is commonly attached, for comparison, written from its formula (arXiv 2308.06721, eq. 5).
 
     out = Attention(q, W_k text, W_v text) + weight · Attention(q, W_k' image, W_v' image)      in every cross-attention
 
-It sits in the host's replace slot, projects the image tokens of both halves anew at every step, and asks in every layer
-whether the noise level is within its window, as the widely used packs do: each of these questions waits for the device.
+As in the widely used packs, it takes the host's replace slot, projects the image tokens of both halves at every step, and
+compares the noise level with its window in every layer, a read that waits for the device each time.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor, nn
 
-from ..moa_attention.config import LayerSpec
-from ..nodes.layers import attention_layers, unet_of
+from ..moa_attention.method.spec import LayerSpec
+from ..nodes.host.model.unet import attention_layers, unet_of
 
 IMAGE_TOKENS = 16
 
@@ -39,9 +39,9 @@ class ImagePrompts(nn.Module):
 def attach_image_prompts(
     model: Any, prompts: ImagePrompts, weight: float = 1.0, window: tuple[float, float] = (1e9, 0.0)
 ) -> Any:
-    """A clone of the model that sees a picture in every cross-attention.
+    """A clone of the model with an image prompt in every cross-attention.
 
-    Args: window: noise levels between which it does, the higher one first.
+    Args: window: noise levels between which it is active, the higher one first.
     """
     model = model.clone()
     for spec in prompts.specs:
@@ -53,7 +53,7 @@ def attach_image_prompts(
 def replacement(
     prompts: ImagePrompts, spec: LayerSpec, weight: float, window: tuple[float, float]
 ) -> Callable[[Tensor, Tensor, Tensor, dict], Tensor]:
-    """The function that takes the place of one layer's attention: q (B,N,D), k and v (B,M,D) of the text -> (B,N,D)."""
+    """Replaces one layer's attention: q (B,N,D), k and v (B,M,D) of the text -> (B,N,D)."""
     to_k, to_v = prompts.to_k[spec.name], prompts.to_v[spec.name]
 
     def attention(q: Tensor, k: Tensor, v: Tensor, options: dict) -> Tensor:

@@ -1,1 +1,5 @@
-"""What `dev.py` and the tests share. Standard library only; no part of the node pack."""
+"""What `dev.py` and the tests share; no part of the node pack.
+
+`dev.py` itself, `venv`, `environment`, `torch_build`, `host`, `browser`, `selfie` and `testing` run before the
+environment exists: standard library only. The other files run in it.
+"""

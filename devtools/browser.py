@@ -46,6 +46,6 @@ def find() -> Path:
         if path.is_file():
             return path
     raise NoBrowser(
-        "The browser tests need Chromium, Chrome or Edge. Debian, Ubuntu: apt install chromium; "
-        "macOS: brew install --cask chromium; Windows has Edge. A browser elsewhere: set CHROME to its program."
+        "The browser tests need Chromium, Chrome or Edge. Debian and Ubuntu: apt install chromium; "
+        "macOS: brew install --cask chromium; Windows has Edge. If your browser is elsewhere, set CHROME to its program."
     )

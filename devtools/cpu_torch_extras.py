@@ -1,31 +1,50 @@
-"""Lets a CUDA-linked torchvision be imported beside a CPU-only torch: its Python code works, its operators are absent.
+"""Fallback for a CPU-only torch beside a torchvision and a torchaudio that were built for CUDA.
 
-Copied by `dev.py` into the development environment's site-packages next to a `.pth` file that imports it at start-up.
-Until somebody imports torchvision it costs nothing. It is no part of the node pack.
+Some package indexes offer no matching builds of the two. Both then fail on import, although the host needs only their
+Python code: torchvision registers fake kernels for operators that its library would have declared, torchaudio takes a
+library that does not load for a broken installation. This file declares the operators first, and lets torchaudio take
+the way it has for an installation without libraries. No file of either package is changed.
+
+`dev.py` copies it into the environment's site-packages beside a `.pth` file that imports it when Python starts, and
+only where the two cannot be imported otherwise. With a torch that has CUDA it does nothing. It is no part of the node
+pack.
 """
 
 import sys
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+
+OPERATORS = ("nms", "qnms")
+SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
-class _DeclareOperatorsFirst:
-    """torchvision registers fake kernels for operators that its library would have declared: declare them instead."""
+class _LoaderOfNoLibraries(SourceFileLoader):
+    """Of `torchaudio._extension.utils`: its search for a library finds none."""
 
-    def __init__(self) -> None:
-        self._busy = False
+    def exec_module(self, module):
+        super().exec_module(module)
+        vars(module)["_load_lib"] = lambda name: False
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        if name != "torchvision" or self._busy:
+
+class _Fallback(MetaPathFinder):
+    """Acts when either package is about to look for its libraries; torch is imported by then."""
+
+    def find_spec(self, fullname, path=None, target=None) -> ModuleSpec | None:
+        if fullname not in ("torchvision.extension", "torchaudio._extension.utils"):
             return None
-        self._busy = True
         import torch
 
-        if torch.version.cuda is None:
-            signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            for operator in ("nms", "qnms"):
+        if torch.version.cuda is not None:
+            return None
+        if fullname == "torchvision.extension":
+            for operator in OPERATORS:
                 if not hasattr(torch.ops.torchvision, operator):
-                    torch.library.define(f"torchvision::{operator}", signature)
-        sys.meta_path.remove(self)
-        return None
+                    torch.library.define(f"torchvision::{operator}", SIGNATURE)
+            return None
+        spec = PathFinder.find_spec(fullname, path)
+        if spec is not None and spec.origin is not None:
+            spec.loader = _LoaderOfNoLibraries(fullname, spec.origin)
+        return spec
 
 
-sys.meta_path.insert(0, _DeclareOperatorsFirst())
+sys.meta_path.insert(0, _Fallback())

@@ -1,58 +1,67 @@
-"""The demo: a real server with this folder as a custom node, the example workflow, the results on disk."""
+"""The demo: a real server with this folder as a custom node, the example workflow, the results on disk.
+
+`dev.py demo` runs it in `.venv`.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
-import shutil
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from .environment import ROOT, has_accelerator, python
-from .server import Server
+from . import host
+from .host import ROOT
+from .server import Server, ServerError
 from .workflow import to_prompt
 
 BASE = ROOT / ".demo"
 RESULTS = ROOT / "demo"
 EXAMPLES = ROOT / "example_workflows"
 WORKFLOW = EXAMPLES / "two_people_mini.json"
-REFERENCES = EXAMPLES / "references"
-"""Pictures that the example workflows name in their Load Image nodes."""
 
 
-def main(host: Path, ui: bool) -> int:
-    """Run the demo; with `ui`, leave the server running until Ctrl-C and print its address."""
-    missing = [path for path in (WORKFLOW, REFERENCES) if not path.exists()]
-    if missing:
-        print(f"The demo needs {missing[0].relative_to(ROOT)}, which is not in this copy.")
-        return 1
+def main(arguments: list[str]) -> None:
+    """Run the demo; with `--ui`, leave the server running until Ctrl-C and print its address."""
+    parser = argparse.ArgumentParser(prog="dev.py demo")
+    parser.add_argument("--ui", action="store_true")
+    options = parser.parse_args(arguments)
+    if not WORKFLOW.exists():
+        sys.exit(f"The demo needs {WORKFLOW.relative_to(ROOT)}, which is missing in this folder.")
     print("Starting ComfyUI ...", flush=True)
     started = time.monotonic()
-    with Server(host, python(), BASE, packs=[ROOT], cpu=not has_accelerator()) as server:
-        print(f"ComfyUI answers at {server.address} after {time.monotonic() - started:.0f} s; its log is {server.log}")
-        place_references(BASE)
-        if ui:
-            print(
-                f"Open {server.address} and choose our workflow under Templates. Ctrl-C ends it.",
-                flush=True,
-            )
-            try:
-                server.wait()
-            except KeyboardInterrupt:
-                print("\nStopped.")
-            return 0
+    with Server(host.find(), Path(sys.executable), BASE, packs=[ROOT], cpu=not has_accelerator()) as server:
+        print(
+            f"ComfyUI is ready at {server.address} after {time.monotonic() - started:.0f} s. Its log is {server.log}."
+        )
+        if options.ui:
+            keep_open(server)
+            return
         files = run(server, json.loads(WORKFLOW.read_text(encoding="utf-8")))
     print("Wrote:")
     for file in files:
         print(f"  {file}")
-    return 0
 
 
-def place_references(base: Path) -> None:
-    """Put the reference pictures where Load Image finds them."""
-    for picture in sorted(REFERENCES.glob("*")):
-        shutil.copyfile(picture, base / "input" / picture.name)
+def has_accelerator() -> bool:
+    """Whether torch can use a GPU here."""
+    import torch  # here, because it takes seconds and the tests need only the paths of this file
+
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
+
+
+def keep_open(server: Server) -> None:
+    """Until Ctrl-C, or until the server ends by itself."""
+    print(
+        f"Open {server.address} and choose this extension's workflow under Templates. Ctrl-C stops the server.",
+        flush=True,
+    )
+    try:
+        server.wait()
+    except KeyboardInterrupt:
+        print("\nStopped.")
 
 
 def run(server: Server, workflow: dict[str, Any]) -> list[Path]:
@@ -80,3 +89,12 @@ def show(name: str, step: int, steps: int) -> None:
         print(f"\r  {name:<28.28} [{bar:<24}] {step}/{steps}", end="\n" if step == steps else "", flush=True)
     elif step == steps:
         print(f"  {name}: {steps} steps", flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except ServerError as error:
+        sys.exit(f"dev.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,9 +1,7 @@
-"""Turns API-format prompts into workflows as the page saves them.
+"""Turns the templates into workflows as the page saves them: `.venv/bin/python -m devtools.draw_workflow [NAME ...]`.
 
-`.venv/bin/python -m devtools.draw_workflow devtools/prompts/NAME.json`
-
-The real page of a real server reads the prompt, so that sockets, widgets and sizes are its own; we only place the nodes
-in columns, each one right of what it depends on. Writes `example_workflows/NAME.json` and a picture of the canvas.
+The real page of a real server reads each prompt, so that sockets, widgets and sizes are its own; we only place the nodes,
+draw a frame around each group and add the note. Writes `example_workflows/NAME.json` and a picture of the canvas.
 """
 
 from __future__ import annotations
@@ -14,78 +12,105 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from . import browser, demo, host
-from .environment import ROOT
+from .host import ROOT
 from .server import Server
+from .templates import TEMPLATES, Template, example
 
-GAP_X, GAP_Y = 60, 70
+VIEW: ViewportSize = {"width": 1600, "height": 900}
+"""The smallest window in which a template must be legible."""
 READY = "window.app?.graph && window.app.extensions.length > 20"
-PLACE = """places => {
-    const graph = window.app.graph;
-    for (const [id, [column, row]] of Object.entries(places)) {
-        const node = graph.getNodeById(id);
-        for (const widget of node.widgets ?? []) if (widget.name === "control_after_generate") widget.value = "fixed";
-        node.setSize(node.computeSize());
-        if (["LoadImage", "SaveImage", "RouterVisualize"].includes(node.type)) node.setSize([300, 320]);
-        Object.assign(node, {column, row});
-    }
-    const columns = Object.groupBy(graph._nodes, node => node.column);
-    let x = 40;
-    for (const column of Object.keys(columns).sort((a, b) => a - b)) {
-        let y = 80, width = 0;
-        for (const node of columns[column].sort((a, b) => a.row - b.row)) {
-            node.pos = [x, y];
-            y += node.size[1] + GAP_Y;
-            width = Math.max(width, node.size[0]);
-            delete node.column; delete node.row;
+SIZE = {
+    "CheckpointLoaderSimple": (270, 100), "CLIPVisionLoader": (270, 60), "MoALoadMini": (270, 100),
+    "LoadMoAAdapter": (270, 100), "LoadImage": (215, 290), "MoATextEncode": (270, 190), "CLIPTextEncode": (270, 120),
+    "ApplyMoA": (210, 260), "SaveImage": (250, 230), "RouterVisualize": (250, 415), "SaveAnimatedWEBP": (250, 330),
+    "PrimitiveString": (270, 60), "PrimitiveStringMultiline": (270, 100),
+}  # fmt: skip
+"""Width and height of nodes whose own size does not show a file's name, a prompt or a picture."""
+PLACE = """([groups, sizes, note]) => {
+    const graph = window.app.graph, gap = 24, head = 50, top = 100;
+    let x = 40, lowest = 0, readMe;
+    for (const [title, columns] of Object.entries(groups)) {
+        const left = x;
+        let bottom = 0;
+        for (const ids of columns) {
+            let y = top, width = 0;
+            for (const id of ids) {
+                const node = graph.getNodeById(id);
+                for (const w of node.widgets ?? []) if (w.name === "control_after_generate") w.value = "fixed";
+                const [w, h] = node.computeSize(), filled = node.inputs?.some(input => input.widget && input.link != null);
+                const [wide, high] = sizes[node.type] ?? [210, h];
+                node.setSize([Math.max(w, wide), filled ? h : high]);
+                node.pos = [x, y + 30];
+                y += node.size[1] + 30 + gap;
+                width = Math.max(width, node.size[0]);
+            }
+            bottom = Math.max(bottom, y);
+            x += width + gap;
         }
-        x += width + GAP_X;
+        const frame = new window.LiteGraph.LGraphGroup(title);
+        frame.font_size = 28;
+        frame.pos = [left - gap / 2, top - head];
+        frame.size = [x - left, bottom - top + head];
+        graph.add(frame);
+        if (left === 40) {
+            const text = window.LiteGraph.createNode("MarkdownNote");
+            text.title = "Read me";
+            text.pos = [left, bottom + 50];
+            text.setSize([x - left - gap, 360]);
+            readMe = text;
+            text.widgets[0].value = note;
+            graph.add(text);
+        }
+        x += gap;
+        lowest = Math.max(lowest, bottom, left === 40 ? bottom + 410 : 0);
     }
+    readMe.setSize([readMe.size[0], lowest - readMe.pos[1]]);
+    const view = window.app.canvas.ds, [left, over] = [75, 125];  // the page's own bars
+    view.scale = Math.min((innerWidth - left - 15) / (x - 40), (innerHeight - over - 25) / (lowest - top + head));
+    view.offset = [left / view.scale - 25, over / view.scale - top + head];
     graph.setDirtyCanvas(true, true);
-}""".replace("GAP_X", str(GAP_X)).replace("GAP_Y", str(GAP_Y))
+}"""
 
 
-def columns(prompt: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """(column, row) of every node: a column is the length of the longest way to the node."""
-
-    def depth(key: str) -> int:
-        inputs = [value[0] for value in prompt[key]["inputs"].values() if isinstance(value, list)]
-        return max((1 + depth(source) for source in inputs), default=0)
-
-    return {key: (depth(key), row) for row, key in enumerate(prompt)}
-
-
-def draw(page: Page, prompt: dict[str, Any], name: str) -> dict[str, Any]:
-    """The UI-format workflow of a prompt, whole in view; leaves it on the page's canvas."""
-    page.evaluate("([prompt, name]) => window.app.loadApiJson(prompt, name)", [prompt, name])
+def draw(page: Page, made: Template, name: str) -> dict[str, Any]:
+    """The UI-format workflow of a template, whole in view; leaves it on the page's canvas."""
+    page.evaluate("([prompt, name]) => window.app.loadApiJson(prompt, name)", [made.nodes, name])
     page.wait_for_timeout(500)
-    page.evaluate(PLACE, columns(prompt))
-    page.evaluate("window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    page.evaluate(PLACE, [made.groups, SIZE, made.note])
     page.wait_for_timeout(1500)
     return page.evaluate("window.app.graph.serialize()")
 
 
-def main(files: list[str]) -> None:
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        base = Path(folder)
-        with Server(host.find(), Path(sys.executable), base, packs=[ROOT], cpu=True) as server:
-            demo.place_references(base)
-            server.post("/settings", {"Comfy.TutorialCompleted": True})
-            chromium = playwright.chromium.launch(executable_path=str(browser.find()), args=["--no-sandbox"])
-            page = chromium.new_page(viewport={"width": 1900, "height": 1000})
-            page.set_default_timeout(180_000)
-            page.goto(server.address, wait_until="domcontentloaded")
-            page.wait_for_function(READY)
-            page.wait_for_timeout(2000)
-            for file in map(Path, files):
-                workflow = draw(page, json.loads(file.read_text(encoding="utf-8")), file.stem)
-                target = demo.EXAMPLES / file.name
-                target.write_text(json.dumps(workflow, indent=1) + "\n", encoding="utf-8")
-                page.screenshot(path=str(demo.BASE / f"{file.stem}.png"))
-                print(f"Wrote {target}")
-            chromium.close()
+def main(names: list[str]) -> None:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Server(host.find(), Path(sys.executable), Path(folder), packs=[ROOT], cpu=True) as server,
+        sync_playwright() as playwright,
+    ):
+        server.post("/settings", {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False})
+        chromium = playwright.chromium.launch(executable_path=str(browser.find()), args=["--no-sandbox"])
+        for name in names or TEMPLATES:
+            page = open_page(chromium, server.address)  # a page keeps the pictures of an earlier workflow's nodes
+            workflow = draw(page, example(name), name)
+            target = demo.EXAMPLES / f"{name}.json"
+            target.write_text(json.dumps(workflow, indent=1) + "\n", encoding="utf-8")
+            page.screenshot(path=str(demo.BASE / f"{name}.png"))
+            print(f"Wrote {target}; zoom {page.evaluate('window.app.canvas.ds.scale'):.2f}", flush=True)
+            page.close()
+        chromium.close()
+
+
+def open_page(chromium: Browser, address: str) -> Page:
+    """The server's page, ready."""
+    page = chromium.new_page(viewport=VIEW)
+    page.set_default_timeout(180_000)
+    page.goto(address, wait_until="domcontentloaded")
+    page.wait_for_function(READY)
+    page.wait_for_timeout(2000)
+    return page
 
 
 if __name__ == "__main__":

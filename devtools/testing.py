@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from pathlib import Path
 
-from .environment import ROOT, python
+from . import venv
+from .host import ROOT
 
 SUITES = {"core": "torch alone, no host", "comfy": "the real host", "browser": "the real page in a real browser"}
 WITHOUT_SKIPS = ("comfy", "browser")
+SHORT = (
+    "interfaces", "schema", "server", "live_run", "soak",
+    "invariants", "text", "conditions", "refusals", "memory", "mini", "image_prompts", "other_packs", "crop",
+)  # fmt: skip
+"""The tests of the short form, as `tests/comfy/test_NAME.py`: what another release of ComfyUI can break."""
 REPORTS = ROOT / ".pytest_cache" / "reports"
 
 
-def main(host: Path, chosen: list[str], pytest_arguments: list[str]) -> int:
-    """Run the chosen suites (all if none) and return 0 only if every test of them ran and passed."""
+def main(host: Path, suites: Sequence[str], pytest_arguments: list[str], short: bool = False) -> int:
+    """Run the suites and return 0 only if every test of them ran and passed.
+
+    Args: short: of the host's suite only the tests in `SHORT`.
+    """
     failures = []
-    for suite in chosen or list(SUITES):
+    for suite in suites:
         print(f"\n== {suite}: {SUITES[suite]} ==", flush=True)
-        problem = _run(suite, host, pytest_arguments)
+        files = [f"tests/comfy/test_{name}.py" for name in SHORT] if short and suite == "comfy" else [f"tests/{suite}"]
+        problem = _run(suite, files, host, pytest_arguments)
         if problem:
             failures.append(f"{suite}: {problem}")
     print()
@@ -28,13 +37,12 @@ def main(host: Path, chosen: list[str], pytest_arguments: list[str]) -> int:
     return 1 if failures else 0
 
 
-def _run(suite: str, host: Path, arguments: list[str]) -> str | None:
+def _run(suite: str, files: list[str], host: Path, arguments: list[str]) -> str | None:
     report = REPORTS / f"{suite}.xml"
     report.unlink(missing_ok=True)
     report.parent.mkdir(parents=True, exist_ok=True)
-    command = [str(python()), "-m", "pytest", f"tests/{suite}", f"--junitxml={report}", *arguments]
-    environment = {**os.environ, "COMFYUI_PATH": str(host), "HF_HUB_OFFLINE": "1"}
-    code = subprocess.run(command, cwd=ROOT, env=environment).returncode
+    command = ["-m", "pytest", *files, f"--junitxml={report}", *arguments]
+    code = venv.run(*command, cwd=ROOT, COMFYUI_PATH=str(host), HF_HUB_OFFLINE="1")
     if code:
         return "no test ran" if code == 5 else f"pytest ended with code {code}"
     skipped = sum(int(result.get("skipped", 0)) for result in ElementTree.parse(report).getroot().iter("testsuite"))
@@ -46,4 +54,4 @@ def _run(suite: str, host: Path, arguments: list[str]) -> str | None:
 def lint() -> int:
     """ruff and pyright over everything; pyright sees the pinned host's types."""
     commands = [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["pyright"]]
-    return max(subprocess.run([str(python()), "-m", *command], cwd=ROOT).returncode for command in commands)
+    return max(venv.run("-m", *command, cwd=ROOT) for command in commands)

@@ -5,15 +5,16 @@ Shapes used throughout: **B** rows of a U-Net call · **N** latent pixels of a l
 Expert 0 is the prior, expert 1 the personalised branch.
 """
 
-from .adapter import MoAAdapter
-from .checkpoint import AdapterFileError, load_adapter, read_header, save_adapter
-from .config import LayerSpec, MoAConfig
-from .layer import MoALayer, Routing
-from .step import Step
-from .trace import Trace
+from .adapters.moa import MoAAdapter
+from .formats.adapter import load_adapter, read_header, save_adapter
+from .formats.errors import StoredFileError
+from .method.layer import MoALayer, Routing
+from .method.spec import LayerSpec, MoAConfig
+from .run.step import Step
+from .run.trace import Trace
 
 __all__ = [
-    "AdapterFileError",
+    "StoredFileError",
     "LayerSpec",
     "MoAAdapter",
     "MoAConfig",

@@ -1,4 +1,4 @@
-"""The nodes: everything that imports ComfyUI."""
+"""The nodes: schemas with short execute() methods, and the extension that the host registers."""
 
 from __future__ import annotations
 
@@ -7,27 +7,38 @@ from comfy_api.latest import ComfyExtension, io
 from .apply import ApplyMoA
 from .combine import MoASubjectCombine
 from .crop import MoASubjectCrop
+from .encode import SubjectEncode
 from .face import MoAFaceEmbedding, MoALoadFaceEmbedding
-from .folders import register_adapter_folders
+from .host.files.first_start import prepare_first_start
+from .host.files.folders import register_adapter_folders
 from .layer_strength import MoALayerStrength
-from .library import MoALoadSubject, MoASaveSubject, MoASubjectBlend
-from .load import LoadMoAAdapter, MoALoadMini
-from .prompt import MoATextEncode
+from .library import MoALoadEmbeds, MoALoadSubject, MoASaveSubject, MoASubjectBlend
+from .load import LoadMoAAdapter, MoALoadIPAdapter, MoALoadMini
+from .prompt import MoAAddSubjects, MoATextEncode
 from .save import MoASaveAdapter
 from .settings import MoASubjectSettings
-from .subject import SubjectEncode
 from .train import MoATrain
 from .visualize import RouterVisualize
 
 
 class MoAExtension(ComfyExtension):
-    """What the host registers."""
+    """The nodes of this extension, for the host to register."""
 
     async def on_load(self) -> None:
         register_adapter_folders()
+        prepare_first_start()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        using = [LoadMoAAdapter, SubjectEncode, MoATextEncode, ApplyMoA, MoALayerStrength, RouterVisualize, MoALoadMini]
+        basics = [
+            LoadMoAAdapter,
+            MoALoadIPAdapter,
+            SubjectEncode,
+            MoATextEncode,
+            ApplyMoA,
+            MoALayerStrength,
+            RouterVisualize,
+            MoALoadMini,
+        ]
         subjects = [
             MoASubjectCrop,
             MoAFaceEmbedding,
@@ -37,5 +48,7 @@ class MoAExtension(ComfyExtension):
             MoASubjectBlend,
             MoASaveSubject,
             MoALoadSubject,
+            MoALoadEmbeds,
+            MoAAddSubjects,
         ]
-        return [*using, *subjects, MoATrain, MoASaveAdapter]
+        return [*basics, *subjects, MoATrain, MoASaveAdapter]

@@ -1,4 +1,4 @@
-"""MoASubjectCrop: the face or region of a picture that is the subject, cut out as a square."""
+"""Crop Subject (MoA): a square around the subject's face or region in a picture."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from comfy_api.latest import io, ui
 
-from ..moa_attention.crop import Box, Order, choose, one_size, window
-from .boxes import Found, find_boxes
-from .load import CATEGORY
-
-WHOLE, SKIP, STOP = "whole image", "skip the subject", "stop"
+from ..moa_attention.subjects.crop import BOX_ORDERS, BoxOrder
+from ..moa_attention.subjects.pictures import as_pictures
+from .host.node_text import NodeText
+from .host.pictures.boxes import find_candidates
+from .host.pictures.crops import SKIP, STOP, WHOLE, crop_pictures
+from .sockets import CATEGORY
 
 
 class MoASubjectCrop(io.ComfyNode):
@@ -23,8 +24,8 @@ class MoASubjectCrop(io.ComfyNode):
             node_id="MoASubjectCrop",
             display_name="Crop Subject (MoA)",
             category=CATEGORY,
-            description="Cuts one face or region out of each picture, with room around it, for SubjectEncode. Takes connected boxes "
-            "or a mask, else looks for faces with OpenCV where that is installed.",
+            description="Cuts one face or region out of each picture, with room around it, for Encode Subject (MoA). It uses the "
+            "connected boxes or mask. Without them it finds faces with OpenCV, if that is installed.",
             search_aliases=[
                 "moa crop",
                 "face crop",
@@ -35,14 +36,18 @@ class MoASubjectCrop(io.ComfyNode):
                 "region",
             ],
             inputs=[
-                io.Image.Input("images", tooltip="One picture or several, each with the subject in it."),
+                io.Image.Input("images", tooltip="One or several pictures of the subject."),
                 io.Combo.Input(
                     "order",
-                    options=["largest first", "left to right"],
-                    tooltip="How faces, boxes or regions of a picture are counted.",
+                    options=list(BOX_ORDERS),
+                    tooltip="The order in which the faces, boxes or regions of a picture are counted.",
                 ),
                 io.Int.Input(
-                    "index", default=1, min=1, max=100, tooltip="Which of them is the subject, counted from 1."
+                    "index",
+                    default=1,
+                    min=1,
+                    max=100,
+                    tooltip="The number of the face, box or region in that order, counted from 1.",
                 ),
                 io.Float.Input(
                     "margin",
@@ -50,31 +55,37 @@ class MoASubjectCrop(io.ComfyNode):
                     min=0.0,
                     max=3.0,
                     step=0.05,
-                    tooltip="Room on each side, as a share of the box's longer side. 0.6 makes a portrait with hair of a face; "
-                    "0 is for boxes and masks of the whole subject.",
+                    tooltip="Room on each side, as a fraction of the box's longer side. 0.6 turns a face into a portrait with "
+                    "hair. Use 0 for boxes and masks of the whole subject.",
                 ),
                 io.Combo.Input(
                     "if_none",
                     options=[WHOLE, SKIP, STOP],
-                    tooltip="What becomes of a picture in which it is not found. skip the subject: it is left out, and when no "
-                    "picture remains, the prompt goes on without the subject.",
+                    tooltip="What happens to a picture without the subject. whole image: the whole picture is used. skip the "
+                    "subject: the picture is left out; if no picture remains, the prompt continues without the subject. stop: "
+                    "the run ends with a message.",
                 ),
                 io.BoundingBox.Input(
                     "boxes",
                     optional=True,
                     force_input=True,
-                    tooltip="From any detector, for example core's Detect Face Landmarks (MediaPipe). Goes before the mask.",
+                    tooltip="From any detector, for example ComfyUI's Detect Face Landmarks (MediaPipe). If boxes are connected, "
+                    "the mask is not used.",
                 ),
                 io.Mask.Input(
-                    "mask", optional=True, tooltip="Where the subject is; of several separate regions one is chosen."
+                    "mask",
+                    optional=True,
+                    tooltip="The area of the subject. If it has several separate regions, 'order' and 'index' select one.",
                 ),
             ],
             outputs=[
                 io.Image.Output(
-                    display_name="images", tooltip="Square crops, at most 512 pixels wide; none when all are skipped."
+                    display_name="images",
+                    tooltip="Square crops, at most 512 × 512 pixels. The batch is empty if every picture is left out.",
                 ),
                 io.String.Output(
-                    display_name="report", tooltip="How many were found in each picture, and which one was taken."
+                    display_name="report",
+                    tooltip="How many faces, boxes or regions each picture has, and which one is used.",
                 ),
             ],
         )
@@ -83,52 +94,16 @@ class MoASubjectCrop(io.ComfyNode):
     def execute(
         cls,
         images: torch.Tensor,
-        order: Order,
+        order: BoxOrder,
         index: int,
         margin: float,
         if_none: str,
         boxes: Any = None,
         mask: torch.Tensor | None = None,
     ) -> io.NodeOutput:
-        found = find_boxes(images, boxes, mask)
-        chosen = [choose(of_one, order, index) for of_one in found.boxes]
-        if if_none == STOP and None in chosen:
-            raise ValueError(refusal(found, chosen.index(None), order, index))
-        pairs = zip(images[..., :3].float(), chosen, strict=True)
-        crops = one_size([cut(image, box, margin) for image, box in pairs if box is not None or if_none == WHOLE])
+        pictures = as_pictures(images, "Crop Subject (MoA)")
+        candidates = find_candidates(pictures, boxes, mask)
+        crops, report = crop_pictures(pictures, candidates, order, index, margin, if_none)
+        NodeText().show(report)
         shown = ui.PreviewImage(crops, cls=cls) if len(crops) else {"images": []}
-        return io.NodeOutput(crops, report(found, chosen, order, index, if_none), ui=shown)
-
-
-def cut(image: torch.Tensor, box: Box | None, margin: float) -> torch.Tensor:
-    """The square around a box of a picture (H,W,3), or the whole picture."""
-    return image if box is None else image[window(box, margin, *image.shape[:2])]
-
-
-def refusal(found: Found, picture: int, order: Order, index: int) -> str:
-    """Why there is nothing to crop a picture to, and what can be done."""
-    missing = f"MoASubjectCrop looked for {found.what} {index} ({order}) in picture {picture + 1} and found {counted(found, picture)}"
-    if found.note:
-        return f"{missing}: {found.note}"
-    return (
-        f"{missing}. Choose a smaller index, connect other boxes or a mask, take the picture out, or let 'if_none' use the whole "
-        "picture or skip the subject."
-    )
-
-
-def counted(found: Found, picture: int) -> str:
-    """How many were found in a picture."""
-    return str(len(found.boxes[picture]) or "none")
-
-
-def report(found: Found, chosen: list[Box | None], order: Order, index: int, if_none: str) -> str:
-    """What was found in each picture and what was taken, for people."""
-    lines = [f"looked for: {found.what} {index}, {order}", *([found.note] if found.note else [])]
-    for picture, box in enumerate(chosen):
-        taken = "whole picture" if if_none == WHOLE else "left out"
-        if box is not None:
-            taken = f"took {box.width:.0f} × {box.height:.0f} pixels at {box.x:.0f}, {box.y:.0f}"
-        lines.append(f"picture {picture + 1}: found {counted(found, picture)}, {taken}")
-    if if_none == SKIP and all(box is None for box in chosen):
-        lines.append("no picture is left: the prompt goes on without the subject")
-    return "\n".join(lines)
+        return io.NodeOutput(crops, report, ui=shown)

@@ -1,23 +1,22 @@
-"""MoASaveSubject, MoALoadSubject, MoASubjectBlend: a library of characters in models/moa/subjects, and what lies between two."""
+"""Save Subject (MoA), Load Subject (MoA), Load Embeds (MoA) and Blend Subjects (MoA): subjects from files, and between two."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
-import folder_paths
 import torch
 from comfy_api.latest import io, ui
 
-from ..moa_attention.blend import Along, blend
-from ..moa_attention.combine import alike
-from ..moa_attention.reference import square
-from ..moa_attention.subject_file import StoredSubject, load_subject, save_subject
-from .folders import SUBJECTS, new_file, stamp, subject_path
-from .load import CATEGORY
-from .sockets import Subject, SubjectSocket
-
-THUMBNAIL = 256
-"""Pixels of a side."""
+from ..moa_attention.subjects.mixing import BLEND_PATHS, BlendPath
+from ..moa_attention.subjects.pictures import as_pictures
+from .host.files.folders import EMBEDS, SUBJECTS, embeds_path, file_version, subject_path
+from .host.files.listing import file_names
+from .host.files.subject_files import restore_subject, store_subject
+from .host.node_text import NodeText
+from .host.pictures.embeds import subject_of_embeds
+from .host.pictures.subject_mixing import blend_subjects
+from .host.prompts.prompt_words import word_of_prompt
+from .sockets import CATEGORY, AdapterSocket, LoadedAdapter, Subject, SubjectSocket
 
 
 class MoASaveSubject(io.ComfyNode):
@@ -29,40 +28,36 @@ class MoASaveSubject(io.ComfyNode):
             node_id="MoASaveSubject",
             display_name="Save Subject (MoA)",
             category=CATEGORY,
-            description="Keeps a subject for later: no picture and no CLIP vision needed again. Never writes over a file.",
+            description="Saves a subject in models/moa/subjects. Load Subject (MoA) then needs neither its pictures nor a CLIP vision "
+            "model. Existing files are never overwritten.",
             search_aliases=["moa save subject", "character library", "save embeds", "save face"],
             is_output_node=True,
             inputs=[
-                SubjectSocket.Input("subject", tooltip="From SubjectEncode or MoASubjectBlend."),
+                SubjectSocket.Input(
+                    "subject", tooltip="From Encode Subject (MoA), Combine Pictures (MoA) or Blend Subjects (MoA)."
+                ),
                 io.String.Input(
-                    "filename_prefix", default="somebody", tooltip="A name, or folder/name, inside models/moa/subjects."
+                    "filename_prefix", default="subject", tooltip="A name, or folder/name, inside models/moa/subjects."
                 ),
                 io.Image.Input(
-                    "thumbnail", optional=True, tooltip="A picture to know the subject by; shown when it is loaded."
+                    "thumbnail", optional=True, tooltip="A picture of the subject; Load Subject (MoA) shows it."
+                ),
+                io.String.Input(
+                    "licence",
+                    default="",
+                    optional=True,
+                    tooltip="A note on whom or what the subject shows, and what it may be used for. Load Subject (MoA) shows it.",
                 ),
             ],
-            outputs=[io.String.Output(display_name="path", tooltip="Where the file is.")],
+            outputs=[io.String.Output(display_name="path", tooltip="The path of the file.")],
         )
 
     @classmethod
-    def execute(cls, subject: Subject, filename_prefix: str, thumbnail: torch.Tensor | None = None) -> io.NodeOutput:
-        if subject.absent:
-            raise ValueError(
-                f"There is nobody to save as '{filename_prefix}': SubjectEncode got no picture of '{subject.word}'. See the report "
-                "of MoASubjectCrop for why it left them out."
-            )
-        path = new_file(SUBJECTS, filename_prefix)
-        kept = (subject.features, subject.encoder, subject.word, subject.occurrence, subject.tokens)
-        save_subject(StoredSubject(*kept, small(thumbnail)), path)
-        return io.NodeOutput(str(path))
-
-
-def small(picture: torch.Tensor | None) -> torch.Tensor | None:
-    """The first picture of a batch (B,H,W,3) as thumbnail (h,w,3) uint8."""
-    if picture is None:
-        return None
-    reduced = square(picture[0, ..., :3].movedim(-1, 0).float(), THUMBNAIL).movedim(0, -1)
-    return (reduced.clamp(0, 1) * 255).round().byte()
+    def execute(
+        cls, subject: Subject, filename_prefix: str, thumbnail: torch.Tensor | None = None, licence: str = ""
+    ) -> io.NodeOutput:
+        pictures = None if thumbnail is None else as_pictures(thumbnail, "Save Subject (MoA)", "thumbnail")
+        return io.NodeOutput(str(store_subject(subject, filename_prefix, pictures, licence)))
 
 
 class MoALoadSubject(io.ComfyNode):
@@ -74,42 +69,97 @@ class MoALoadSubject(io.ComfyNode):
             node_id="MoALoadSubject",
             display_name="Load Subject (MoA)",
             category=CATEGORY,
-            description="A subject that was saved. It fits the adapter it was encoded with, and no other.",
+            description="Loads a saved subject. It fits only adapters with the encoder and fusion that it was encoded with.",
             search_aliases=["moa load subject", "character library", "load embeds", "load face"],
             inputs=[
                 io.Combo.Input(
                     "subject_file",
-                    options=folder_paths.get_filename_list(SUBJECTS),
-                    tooltip="A file in models/moa/subjects, written by MoASaveSubject.",
+                    options=file_names(SUBJECTS),
+                    tooltip="A file in models/moa/subjects, written by Save Subject (MoA).",
                 ),
-                io.String.Input("word", default="", tooltip="Another word of the prompt than it was saved with."),
+                io.String.Input(
+                    "word",
+                    default="",
+                    tooltip="The word of the prompt that becomes the subject. Empty keeps the saved word.",
+                ),
                 io.Int.Input(
                     "occurrence",
                     default=0,
                     min=0,
                     max=20,
                     advanced=True,
-                    tooltip="Which occurrence of the word, counted from 1; 0 as it was saved.",
+                    tooltip="Which occurrence of the word, counted from 1. 0 keeps the saved one.",
                 ),
             ],
             outputs=[
-                SubjectSocket.Output(display_name="subject", tooltip="For MoATextEncode."),
-                io.Image.Output(display_name="thumbnail", tooltip="The picture it was saved with; grey without one."),
+                SubjectSocket.Output(display_name="subject", tooltip="Connect it to MoA Text Encode (Prompt)."),
+                io.Image.Output(
+                    display_name="thumbnail",
+                    tooltip="The picture that was saved with the subject, or grey if there is none.",
+                ),
             ],
         )
 
     @classmethod
     def fingerprint_inputs(cls, subject_file: str, word: str, occurrence: int) -> str:
-        return stamp(subject_path(subject_file))
+        return file_version(subject_path(subject_file))
 
     @classmethod
     def execute(cls, subject_file: str, word: str, occurrence: int) -> io.NodeOutput:
-        stored = load_subject(subject_path(subject_file))
-        bound = (word.strip() or stored.word, occurrence or stored.occurrence)
-        subject = Subject(*bound, stored.features, stored.encoder, tokens=stored.tokens)
-        grey = torch.full((THUMBNAIL, THUMBNAIL, 3), 127, dtype=torch.uint8)
-        picture = (grey if stored.thumbnail is None else stored.thumbnail)[None].float() / 255
-        return io.NodeOutput(subject, picture, ui=ui.PreviewImage(picture, cls=cls))
+        subject, thumbnail, licence = restore_subject(subject_file, word, occurrence)
+        NodeText().show(f"'{subject.word}'. Licence: {licence or 'no note'}.")
+        return io.NodeOutput(subject, thumbnail, ui=ui.PreviewImage(thumbnail, cls=cls))
+
+
+class MoALoadEmbeds(io.ComfyNode):
+    """A file of IPAdapter_plus in the input folder -> MOA_SUBJECT."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MoALoadEmbeds",
+            display_name="Load Embeds (MoA)",
+            category=CATEGORY,
+            description="Loads image features that IPAdapter_plus saved as .ipadpt. The result is a subject, as if its pictures were "
+            "encoded here. The features of several pictures are joined, as concat does.",
+            search_aliases=["ipadapter load embeds", "ipadpt", "moa embeds", "saved features"],
+            inputs=[
+                AdapterSocket.Input(
+                    "adapter", tooltip="An IP-Adapter that reads the CLIP vision model with which the file was made."
+                ),
+                io.Combo.Input(
+                    "embeds_file",
+                    options=file_names(EMBEDS),
+                    tooltip="A file in ComfyUI's input folder, written by IPAdapter Save Embeds.",
+                ),
+                io.String.Input(
+                    "word",
+                    default="man",
+                    tooltip="The word of the prompt that becomes this subject, for example man, woman or dog.",
+                ),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    optional=True,
+                    tooltip="Only for PLUS files: the model with which the file was made, for what the negative prompt gets. Without it "
+                    "the negative prompt gets nothing.",
+                ),
+            ],
+            outputs=[
+                SubjectSocket.Output(
+                    display_name="subject", tooltip="Connect it to MoA Text Encode (Prompt) or Save Subject (MoA)."
+                )
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, adapter: LoadedAdapter, embeds_file: str, word: str, clip_vision: Any = None) -> str:
+        return file_version(embeds_path(embeds_file))
+
+    @classmethod
+    def execute(cls, adapter: LoadedAdapter, embeds_file: str, word: str, clip_vision: Any = None) -> io.NodeOutput:
+        return io.NodeOutput(
+            subject_of_embeds(adapter, embeds_path(embeds_file), word_of_prompt(word, "Load Embeds (MoA)"), clip_vision)
+        )
 
 
 class MoASubjectBlend(io.ComfyNode):
@@ -121,33 +171,28 @@ class MoASubjectBlend(io.ComfyNode):
             node_id="MoASubjectBlend",
             display_name="Blend Subjects (MoA)",
             category=CATEGORY,
-            description="Somebody between two subjects; a row of amounts is a morph.",
+            description="Makes a subject between two others. Several of these nodes with rising amounts give a gradual transition.",
             search_aliases=["moa morph", "mix faces", "combine embeds", "interpolate"],
             inputs=[
-                SubjectSocket.Input("first", tooltip="Its word and settings are kept."),
-                SubjectSocket.Input("second", tooltip="Encoded with the same adapter."),
+                SubjectSocket.Input("first", tooltip="The result keeps the word and the settings of this subject."),
+                SubjectSocket.Input("second", tooltip="A subject that was encoded with the same adapter."),
                 io.Float.Input(
-                    "amount", default=0.5, min=0.0, max=1.0, step=0.05, tooltip="0 the first, 1 the second."
+                    "amount", default=0.5, min=0.0, max=1.0, step=0.05, tooltip="0 gives the first, 1 the second."
                 ),
                 io.Combo.Input(
                     "along",
-                    options=["sphere", "straight"],
-                    tooltip="sphere keeps the strength of both on the way; straight is their weighted mean.",
+                    options=list(BLEND_PATHS),
+                    tooltip="sphere: the features keep their magnitude on the way from the first to the second. straight: the weighted "
+                    "mean; halfway between unlike subjects the likeness fades.",
                 ),
             ],
-            outputs=[SubjectSocket.Output(display_name="subject", tooltip="For MoATextEncode or MoASaveSubject.")],
+            outputs=[
+                SubjectSocket.Output(
+                    display_name="subject", tooltip="Connect it to MoA Text Encode (Prompt) or Save Subject (MoA)."
+                )
+            ],
         )
 
     @classmethod
-    def execute(cls, first: Subject, second: Subject, amount: float, along: Along) -> io.NodeOutput:
-        if first.encoder != second.encoder:
-            raise ValueError(
-                f"The subjects were encoded for different adapters ('{first.encoder}' and '{second.encoder}'), so there is "
-                "nothing between them. Encode both with one LoadMoAAdapter."
-            )
-        if first.absent or second.absent:
-            return io.NodeOutput(
-                replace(first, features=second.features, tokens=second.tokens) if first.absent else first
-            )
-        one, other = alike([first.features, second.features])
-        return io.NodeOutput(first.seen_as(blend(one, other, amount, along)))
+    def execute(cls, first: Subject, second: Subject, amount: float, along: BlendPath) -> io.NodeOutput:
+        return io.NodeOutput(blend_subjects(first, second, amount, along))

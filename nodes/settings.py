@@ -1,18 +1,22 @@
-"""MoASubjectSettings: when, where and how loudly a subject may speak, without encoding it again."""
+"""Subject Settings (MoA): strength, window, region and style of one subject, without encoding it again."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
 from comfy_api.latest import io
 
-from .load import CATEGORY
-from .sockets import Subject, SubjectSocket, Terms
+from ..moa_attention.run.emphasis import PLAIN_STYLE, SCALINGS, V_ONLY, Style
+from ..moa_attention.run.layer_strength import LayerStrength
+from ..moa_attention.run.weight_types import LINEAR, WEIGHT_TYPES
+from ..moa_attention.subjects.masks import as_masks
+from .sockets import CATEGORY, LayerStrengthSocket, Subject, SubjectSettings, SubjectSocket
 
 
 class MoASubjectSettings(io.ComfyNode):
-    """MOA_SUBJECT -> MOA_SUBJECT with settings of its own."""
+    """MOA_SUBJECT -> MOA_SUBJECT with other settings."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -20,33 +24,76 @@ class MoASubjectSettings(io.ComfyNode):
             node_id="MoASubjectSettings",
             display_name="Subject Settings (MoA)",
             category=CATEGORY,
-            description="Strength, part of the sampling and region of one subject. Nothing is encoded again.",
+            description="Sets the strength, the sampling window and the region of one subject. A change here does not encode its "
+            "pictures again.",
             search_aliases=["moa strength", "subject weight", "subject mask", "regional", "ip adapter weight"],
             inputs=[
-                SubjectSocket.Input("subject", tooltip="From SubjectEncode. Settings it already has are replaced."),
+                SubjectSocket.Input("subject", tooltip="From Encode Subject (MoA). Earlier settings are replaced."),
                 io.Float.Input(
                     "strength",
                     default=1.0,
-                    min=0.0,
-                    max=3.0,
+                    min=-1.0,
+                    max=5.0,
                     step=0.05,
-                    tooltip="Of this subject alone; ApplyMoA's is for all. With learned routers it is how far the word becomes the "
-                    "subject, with others its share.",
+                    tooltip="The strength of this subject alone. The strength of Apply MoA applies to all subjects. Below 1 it multiplies the "
+                    "subject's share, and the base model gets the rest; at 0 the subject has no effect. Above 1, with learned routers, "
+                    "it moves the word's embedding further towards the subject. Below 0, only for IP-Adapters, it acts against the picture.",
                 ),
                 io.Float.Input(
-                    "start_percent", default=0.0, min=0.0, max=1.0, step=0.01, tooltip="From which part of sampling on."
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Where in the sampling this subject begins to act: 0 is the start, 1 the end.",
                 ),
                 io.Float.Input(
-                    "end_percent", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Until which part of sampling."
+                    "end_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Where in the sampling this subject stops acting: 0 is the start, 1 the end.",
                 ),
                 io.Mask.Input(
                     "region",
                     optional=True,
-                    tooltip="Where in the new picture the subject may be, stretched to its format. Not needed: it confines any "
-                    "router, and the router 'mask' of ApplyMoA goes by regions alone.",
+                    tooltip="The area of the new picture that the subject may occupy, stretched to the picture's size. Every router of "
+                    "Apply MoA respects it; the router 'mask' requires it.",
+                ),
+                io.Combo.Input(
+                    "weight_type",
+                    options=list(WEIGHT_TYPES),
+                    default=LINEAR,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Only for IP-Adapters: in which blocks of the U-Net the picture acts, by the names of IPAdapter_plus. linear: in "
+                    "all alike. style transfer and composition: in those that decide the one or the other.",
+                ),
+                io.Combo.Input(
+                    "embeds_scaling",
+                    options=list(SCALINGS),
+                    default=V_ONLY,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Only for IP-Adapters: on what the strength acts. V only: on the result. The others: on keys and values, as "
+                    "IPAdapter_plus has them.",
+                ),
+                LayerStrengthSocket.Input(
+                    "layer_strength",
+                    optional=True,
+                    tooltip="Only for IP-Adapters: factors of this subject's strength for parts of the U-Net.",
+                ),
+                io.String.Input(
+                    "weights",
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Only for IP-Adapters: factors of the strength for the pictures of a batch or an animation, in order: '0, 0.5, "
+                    "1'. The last holds for all further ones. A list of numbers may be connected, too.",
                 ),
             ],
-            outputs=[SubjectSocket.Output(display_name="subject", tooltip="For MoATextEncode.")],
+            outputs=[SubjectSocket.Output(display_name="subject", tooltip="Connect it to MoA Text Encode (Prompt).")],
         )
 
     @classmethod
@@ -57,12 +104,58 @@ class MoASubjectSettings(io.ComfyNode):
         start_percent: float,
         end_percent: float,
         region: torch.Tensor | None = None,
+        weight_type: str = LINEAR,
+        embeds_scaling: str = V_ONLY,
+        layer_strength: LayerStrength | None = None,
+        weights: str | list[float] = "",
     ) -> io.NodeOutput:
         if subject.absent:
             return io.NodeOutput(subject)
-        if region is not None and not region.any():
+        area = None if region is None else one_region(subject, region)
+        style = Style(weight_type, embeds_scaling, layer_strength, frame_weights(weights))
+        plain = (weight_type, embeds_scaling, layer_strength, style.weights) == (LINEAR, V_ONLY, None, ())
+        if not subject.tokens and (strength < 0 or not plain):
             raise ValueError(
-                f"The region of subject '{subject.word}' is empty. Paint where it may be, or leave it out."
+                f"Subject '{subject.word}' has no image tokens. In 'Subject Settings (MoA)', a strength below 0, 'weight_type', "
+                "'embeds_scaling', 'layer_strength' and 'weights' need a subject of an IP-Adapter. Set them back, and use 'Layer "
+                "Strength (MoA)' at 'Apply MoA'."
             )
-        drawn = None if region is None else region[0].float().cpu()
-        return io.NodeOutput(replace(subject, terms=Terms(strength, start_percent, end_percent, drawn)))
+        style = PLAIN_STYLE if plain else style
+        terms = SubjectSettings(strength, start_percent, end_percent, area, style)
+        return io.NodeOutput(replace(subject, settings=terms))
+
+
+def frame_weights(weights: str | list[float]) -> tuple[float, ...]:
+    """'0, 0.5' -> (0.0, 0.5); a list of numbers remains what it is.
+
+    Raises: ValueError when the text is no list of numbers.
+    """
+    parts = weights.replace("\n", ",").split(",") if isinstance(weights, str) else weights
+    try:
+        numbers = tuple(float(part) for part in parts if str(part).strip())
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"'weights' in 'Subject Settings (MoA)' must be numbers separated by commas, such as '0, 0.5, 1'; found '{weights}'."
+        ) from error
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"'weights' in 'Subject Settings (MoA)' must be finite numbers; found '{weights}'.")
+    return numbers
+
+
+def one_region(subject: Subject, region: torch.Tensor) -> torch.Tensor:
+    """The region of a subject, (H,W).
+
+    Raises: ValueError when there are several masks, or nothing is painted.
+    """
+    masks = as_masks(region, "Subject Settings (MoA)", "region")
+    if len(masks) > 1:
+        raise ValueError(
+            f"'Subject Settings (MoA)' received {len(masks)} masks as the region of subject '{subject.word}', which has one region "
+            "for all pictures. Select one mask of the batch, or combine them."
+        )
+    if not masks.any():
+        raise ValueError(
+            f"The region of subject '{subject.word}' is empty: it is black everywhere. In 'Subject Settings (MoA)', connect a "
+            "mask of the area that the subject may occupy, or disconnect 'region'."
+        )
+    return masks[0].cpu()

@@ -1,7 +1,8 @@
-"""MoATrain: training inside ComfyUI, with the same loop as on the command line."""
+"""Train MoA Adapter: training inside ComfyUI, with the loop of the command line."""
 
 from __future__ import annotations
 
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
@@ -9,40 +10,75 @@ import comfy.model_management
 import folder_paths
 from comfy_api.latest import io
 
-from ..moa_attention.fingerprint import fingerprint
-from ..moa_attention.training.config import TrainConfig
-from ..moa_attention.training.data.layouts import read_pictures
-from ..moa_attention.training.data.words import PERSON_WORDS
-from .encoders import HostEncoders
-from .load import CATEGORY, encoder_identity
-from .painter import Painter
-from .sheet import Studio, first_subjects
-from .sockets import Adapter, AdapterSocket
-from .training import trainable_adapter
-from .training_run import LOG, fill_cache, for_sampling, read_losses, run_training
+from ..moa_attention.adapters.moa import MoAAdapter
+from ..moa_attention.formats.fingerprint import fingerprint
+from ..moa_attention.training.config import AdapterConfig, PictureConfig, SheetConfig, TrainConfig, check_start
+from ..moa_attention.training.data.folder import read_pictures
+from ..moa_attention.training.data.listing import folder_fingerprint
+from ..moa_attention.training.field_docs import field_docs
+from ..moa_attention.training.rules import rule_of
+from ..moa_attention.training.saved.log import read_losses
+from ..moa_attention.training.saved.settings import RunSettings
+from .host.files.folders import inside
+from .host.files.input_folders import input_folders
+from .host.training.encoders import HostEncoders
+from .host.training.run import LOG, PICTURES, HostRun, for_sampling, with_trained_routers
+from .host.training.trainable import LoadedModels, models_for_routers, trainable_adapter
+from .sockets import CATEGORY, AdapterSocket, LoadedAdapter
 
 LossMap = io.Custom("LOSS_MAP")
 """The host's own: `{"loss": [...]}`, for its node Plot Loss Graph."""
-PREVIEW_STEPS, PREVIEW_GUIDANCE, SUBJECTS_SHOWN = 20, 5.0, 2
 RUNS = "moa_training"
 """Folder of ComfyUI's output folder in which runs keep state, log and cache."""
+CONFIGS = (TrainConfig, AdapterConfig, PictureConfig)
+DEFAULTS = {"steps": 2000, "batch_size": 16, "learning_rate": 1e-4, "rank": 64, "checkpointing": True}
+"""Where the node's defaults differ from those of config files: a first run on one consumer card, of a low rank with the
+learning rate that it takes. Saved workflows rely on them."""
+INPUTS: dict[str, dict[str, Any]] = {
+    "steps": {},
+    "batch_size": {},
+    "micro_batch": {"advanced": True},
+    "learning_rate": {"step": 1e-7, "round": False},
+    "rank": {},
+    "side": {},
+    "checkpointing": {"advanced": True},
+    "seed": {"control_after_generate": False},
+}
+"""The settings that are inputs of the node, in their order, with the options of their widgets."""
+LATER_INPUTS: dict[str, dict[str, Any]] = {
+    "only_routers": {"advanced": True, "optional": True},
+    "router_foreground": {"advanced": True, "optional": True, "step": 0.05},
+}
+"""The same after all other inputs."""
+WIDGETS: dict[type, type] = {int: io.Int.Input, float: io.Float.Input, bool: io.Boolean.Input}
 
 
-def input_folders() -> list[str]:
-    """Folders inside ComfyUI's input folder."""
-    root = Path(folder_paths.get_input_directory())
-    return sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_dir() and not p.name.startswith("."))
+def setting_inputs(inputs: dict[str, dict[str, Any]]) -> list[io.Input]:
+    """An input for each of these settings; default, range and tooltip are those of the field of the same name in `CONFIGS`."""
+    docs = {name: doc for config in CONFIGS for name, doc in field_docs(config).items()}
+    entries = {field.name: field for config in CONFIGS for field in fields(config)}
+    defaults = {name: field.default for name, field in entries.items() if field.default is not MISSING} | DEFAULTS
+    return [
+        WIDGETS[type(defaults[name])](
+            name, default=defaults[name], tooltip=docs[name], **widget_range(entries[name]), **options
+        )
+        for name, options in inputs.items()
+    ]
 
 
-def inside(root: str, name: str) -> Path:
-    """A folder below `root`.
+def widget_range(field: Field[Any]) -> dict[str, Any]:
+    """The range of a setting as a widget's options."""
+    rule = rule_of(field)
+    found = {"min": rule.low, "max": rule.high, "step": rule.multiple or None}
+    return {name: value for name, value in found.items() if value is not None}
 
-    Raises: ValueError when the name leads out of it.
+
+def pictures_folder(name: str) -> Path:
+    """A folder of pictures inside ComfyUI's input folder.
+
+    Raises: ValueError as `inside`.
     """
-    path = (Path(root) / name).resolve()
-    if not path.is_relative_to(Path(root).resolve()) or path == Path(root).resolve():
-        raise ValueError(f"'{name}' is no folder inside {root}. Choose a plain name.")
-    return path
+    return inside(folder_paths.get_input_directory(), name)
 
 
 class MoATrain(io.ComfyNode):
@@ -54,69 +90,29 @@ class MoATrain(io.ComfyNode):
             node_id="MoATrain",
             display_name="Train MoA Adapter",
             category=CATEGORY,
-            description="Trains an adapter for this model on a folder of pictures with captions and masks. Cancelled or "
-            "killed, the same node with the same name goes on where it was.",
+            description="Trains an adapter for this model on a folder of pictures with captions and masks. If a run was cancelled "
+            "or killed, queue the node again with the same name: the run continues.",
             search_aliases=["moa train", "train adapter", "finetune", "train subject adapter"],
             is_experimental=True,
             inputs=[
-                io.Model.Input("model", tooltip="The base model; it stays as it is."),
+                io.Model.Input("model", tooltip="The base model; it is not changed."),
                 io.Clip.Input("clip", tooltip="The base model's text encoder."),
                 io.Vae.Input("vae", tooltip="The base model's VAE."),
                 io.Combo.Input(
                     "folder",
                     options=input_folders(),
-                    tooltip="A folder inside ComfyUI's input folder: pictures, a .txt caption and a mask beside each "
-                    "(see the help page), or FastComposer's layout.",
+                    tooltip="A folder inside ComfyUI's input folder, at most three levels deep, with a .txt caption and a mask beside every picture (see the "
+                    "help page), or in FastComposer's layout.",
                 ),
                 io.String.Input(
-                    "name", default="my_adapter", tooltip="Of the run. Its state and cache are kept under it."
+                    "name", default="my_adapter", tooltip="Name of the run, and of the folder with its state and cache."
                 ),
-                io.Int.Input("steps", default=2000, min=1, max=1_000_000, tooltip="Optimiser steps in all."),
-                io.Int.Input("batch_size", default=16, min=1, max=4096, tooltip="Pictures a step."),
-                io.Int.Input(
-                    "micro_batch",
-                    default=0,
-                    min=0,
-                    max=4096,
-                    advanced=True,
-                    tooltip="Pictures in memory at once; 0: all of a step. A divisor of batch_size. Less memory, same result.",
-                ),
-                io.Float.Input(
-                    "learning_rate",
-                    default=1e-5,
-                    min=1e-7,
-                    max=1.0,
-                    step=1e-7,
-                    round=False,
-                    tooltip="The paper's is 1e-5; a low rank takes ten times as much.",
-                ),
-                io.Int.Input(
-                    "rank",
-                    default=64,
-                    min=0,
-                    max=512,
-                    tooltip="Inner dimensions of what is learned beside the model's own attention weights; 0 trains whole "
-                    "matrices as the paper does.",
-                ),
-                io.Int.Input(
-                    "side", default=512, min=64, max=2048, step=64, tooltip="Pictures get about side² pixels."
-                ),
-                io.Boolean.Input(
-                    "checkpointing", default=True, advanced=True, tooltip="A third slower, a fraction of the memory."
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**53,
-                    control_after_generate=False,
-                    tooltip="Order of the pictures, noise and timesteps.",
-                ),
+                *setting_inputs(INPUTS),
                 io.String.Input(
                     "licence",
                     default="not stated",
                     advanced=True,
-                    tooltip="What the pictures allow; saved with the adapter.",
+                    tooltip="Licence of the pictures. It is saved with the adapter.",
                 ),
                 io.Int.Input(
                     "preview_every",
@@ -124,82 +120,115 @@ class MoATrain(io.ComfyNode):
                     min=0,
                     max=1_000_000,
                     advanced=True,
-                    tooltip="Steps between preview sheets (base model beside personalised, and the router's map); 0 for none.",
+                    tooltip="Steps between previews, which show the base model's picture, the personalised one and the router's "
+                    "map. 0 gives no previews.",
                 ),
                 io.String.Input(
                     "preview_prompts",
                     multiline=True,
                     default="a photo of a man on a beach\na photo of a woman in a room",
                     advanced=True,
-                    tooltip="One a line, each with a word for a person. The subjects are the first of the folder.",
+                    tooltip="One prompt per line, each with a word for a person. In the previews, the first subjects of the folder replace that person.",
                 ),
                 AdapterSocket.Input(
-                    "start", optional=True, tooltip="An adapter to go on from; its kind wins over rank."
+                    "start",
+                    optional=True,
+                    tooltip="An adapter whose training continues. 'rank' must be its rank. With 'only_routers', the adapter for which "
+                    "routers are trained; it may also be an IP-Adapter.",
                 ),
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,
-                    tooltip="What the adapter will see its subjects through. Not for MoA Mini, whose adapter sees by itself.",
+                    tooltip="The CLIP vision model that encodes the subjects. MoA Mini's adapter has its own image encoder.",
                 ),
                 io.String.Input(
                     "clip_vision_name",
                     default="clip-vit-large-patch14",
                     advanced=True,
-                    tooltip="How users of the adapter will be told to find that CLIP vision model.",
+                    tooltip="Name of that CLIP vision model. It is saved with the adapter, and messages show it to the adapter's users.",
                 ),
+                *setting_inputs(LATER_INPUTS),
             ],
             outputs=[
-                AdapterSocket.Output(display_name="adapter", tooltip="For MoASaveAdapter, SubjectEncode and ApplyMoA."),
+                AdapterSocket.Output(
+                    display_name="adapter", tooltip="For Save MoA Adapter, Encode Subject (MoA) and Apply MoA."
+                ),
                 LossMap.Output(display_name="loss_map", tooltip="For ComfyUI's Plot Loss Graph."),
-                io.String.Output(display_name="report", tooltip="What was trained on, what was left out and why."),
+                io.String.Output(
+                    display_name="report", tooltip="How many pictures are used, which are left out, and why."
+                ),
             ],
         )
 
     @classmethod
+    def fingerprint_inputs(cls, folder: str, **_: Any) -> str:
+        return folder_fingerprint(pictures_folder(folder))
+
+    @classmethod
     def execute(
-        cls,
-        model: Any,
-        clip: Any,
-        vae: Any,
-        folder: str,
-        name: str,
-        steps: int,
-        batch_size: int,
-        micro_batch: int,
-        learning_rate: float,
-        rank: int,
-        side: int,
-        checkpointing: bool,
-        seed: int,
-        licence: str,
-        preview_every: int,
-        preview_prompts: str,
-        start: Adapter | None = None,
-        clip_vision: Any = None,
-        clip_vision_name: str = "clip-vit-large-patch14",
-    ) -> io.NodeOutput:
-        run = inside(str(Path(folder_paths.get_output_directory()) / RUNS), name)
+        cls, model: Any, clip: Any, vae: Any, folder: str, name: str, steps: int, batch_size: int, micro_batch: int,
+        learning_rate: float, rank: int, side: int, checkpointing: bool, seed: int, licence: str, preview_every: int,
+        preview_prompts: str, start: LoadedAdapter | None = None, clip_vision: Any = None,
+        clip_vision_name: str = "clip-vit-large-patch14", only_routers: bool = False, router_foreground: float = 0.0,
+    ) -> io.NodeOutput:  # fmt: skip
         config = TrainConfig(
             steps=steps, batch_size=batch_size, micro_batch=micro_batch, learning_rate=learning_rate,
-            checkpointing=checkpointing, seed=seed, precision="float32" if comfy.model_management.cpu_mode() else "bfloat16",
+            checkpointing=checkpointing, seed=seed, only_routers=only_routers, router_foreground=router_foreground,
+            precision="float32" if comfy.model_management.cpu_mode() else "bfloat16",
         )  # fmt: skip
-        encoders = HostEncoders(model, clip, vae, clip_vision)
-        module = trainable_adapter(model, encoders, clip_vision_name, start and start.patcher.model, seed, rank=rank)
-        reading = read_pictures(inside(folder_paths.get_input_directory(), folder))
-        cached = fill_cache(reading, module, encoders, side, run / "cache")
-        height, width = (pixels // encoders.scale for pixels in cached.entries[0].shape)
-        painter = Painter(model, clip, vae, (height, width), PREVIEW_STEPS, PREVIEW_GUIDANCE)
         prompts = tuple(line for line in preview_prompts.splitlines() if line.strip())
-        shown = first_subjects(reading.pictures, encoders.side, SUBJECTS_SHOWN)
-        studio = Studio(painter, prompts, shown, encoders, PERSON_WORDS)
-        trained = run_training(studio, module, cached, config, run, preview_every)
+        output = str(Path(folder_paths.get_output_directory()) / RUNS)
+        source, base = pictures_folder(folder), fingerprint(model.model.diffusion_model)
+        kept = (
+            RunSettings.of(config, AdapterConfig(rank=rank), PictureConfig(side=side))
+            .with_values({"folder": folder, "licence": licence, PICTURES: folder_fingerprint(source)})
+            .with_values({"model": base, "clip_vision_name": clip_vision_name, "start": start is not None}, fixed=True)
+        )
+        sheets = SheetConfig(every=preview_every, prompts=prompts)
+        run = HostRun(inside(output, name), config, PictureConfig(side=side), sheets, kept)
+        changes = run.check()
+        models = starting_models((model, clip, vae, clip_vision), clip_vision_name, start, config, rank)
+        pictures = read_pictures(source)
+        cached = run.encode(pictures, models)
+        trained = run.train(pictures, models, cached)
+        if only_routers or not isinstance(trained, MoAAdapter):
+            patcher = with_trained_routers(trained)
+        else:
+            patcher = for_sampling(trained)
         provenance = {
-            "base_fingerprint": fingerprint(model.model.diffusion_model),
+            "base_fingerprint": base,
             "data": folder,
             "data_licence": licence,
             "pictures": len(cached.entries),
             "config": vars(config),
+            "changes": run.changes(),
         }
-        patcher = for_sampling(trained)
-        adapter = Adapter(patcher, name, encoder_identity(patcher.model), licence, provenance)
-        return io.NodeOutput(adapter, {"loss": read_losses(run / LOG)}, cached.report())
+        made = LoadedAdapter(patcher, name, patcher.model.identity, licence, provenance, models.expert)
+        report = "\n".join([*changes, str(cached.report())])
+        return io.NodeOutput(made, {"loss": read_losses(run.folder / LOG)}, report)
+
+
+def starting_models(
+    frozen: tuple[Any, Any, Any, Any],
+    clip_vision_name: str,
+    start: LoadedAdapter | None,
+    config: TrainConfig,
+    rank: int,
+) -> LoadedModels:
+    """The encoders and the adapter that is trained.
+
+    Raises: ValueError when `start` is missing, or does not fit the model, the rank or what is trained.
+    """
+    if config.only_routers:
+        if start is None:
+            raise ValueError(
+                "'only_routers' trains routers for an adapter, and none is connected to 'start' of 'Train MoA Adapter'. "
+                "Connect 'Load MoA Adapter' to it."
+            )
+        return models_for_routers(*frozen, start, AdapterConfig().router)
+    if start is not None:
+        check_start(start.patcher.model.config, AdapterConfig(rank=rank), ["rank"])
+    encoders = HostEncoders(*frozen)
+    given = start and start.patcher.model
+    adapter = trainable_adapter(frozen[0], encoders, clip_vision_name, given, config.seed, rank=rank)
+    return LoadedModels(encoders, adapter, "")

@@ -1,43 +1,21 @@
-"""RouterVisualize: where the personalised branch spoke."""
+"""Visualize MoA Router: where the personalised branch contributes to a picture."""
 
 from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
 
 import torch
 from comfy_api.latest import io, ui
 
-from ..moa_attention.picture import contact_sheet, heat_map, overlay, smooth_to
-from ..moa_attention.trace import Call, Trace, average_map
-from .load import CATEGORY
-from .sockets import TraceSocket
+from ..moa_attention.run.trace import Trace
+from ..moa_attention.subjects.pictures import as_pictures
+from .host.node_text import NodeText
+from .host.pictures.map_sheet import PICTURES, map_sheets
+from .host.pictures.router_pictures import LAYERS, MODES, SUBJECTS, TOGETHER, PictureMode, RouterPictures
+from .sockets import CATEGORY, TraceSocket
 
-LAYERS = {
-    "trained": lambda spec: spec.supervised,
-    "all": lambda spec: True,
-    "self-attention": lambda spec: not spec.is_cross,
-    "cross-attention": lambda spec: spec.is_cross,
-    "input blocks": lambda spec: spec.name.startswith("input"),
-    "middle block": lambda spec: spec.name.startswith("middle"),
-    "output blocks": lambda spec: spec.name.startswith("output"),
-}
-MODES = ["overlay", "heat map", "contact sheet"]
-SHEET_COLUMNS = 8
-
-
-def chosen_steps(trace: Trace, first: int, last: int) -> list[list[Call]]:
-    """Steps first..last of the run, -1 being the last.
-
-    Raises: ValueError when nothing was recorded, or the range is empty.
-    """
-    steps = trace.steps()
-    if not steps:
-        raise ValueError(
-            "The trace is empty: there was no sampling with this ApplyMoA. Connect the sampler to ApplyMoA's model and queue again "
-            "(change the seed if the result was cached)."
-        )
-    stop = len(steps) if last < 0 else last + 1
-    if not steps[first:stop]:
-        raise ValueError(f"No steps from {first} to {last}: the run recorded steps 0 to {len(steps) - 1}.")
-    return steps[first:stop]
+FRAMES_A_SECOND = 6
 
 
 class RouterVisualize(io.ComfyNode):
@@ -49,25 +27,27 @@ class RouterVisualize(io.ComfyNode):
             node_id="RouterVisualize",
             display_name="Visualize MoA Router",
             category=CATEGORY,
-            description="Shows where the personalised branch spoke while the picture was made, and gives it as a mask, for "
-            "example for a detailer or inpainting. Shows the last run that was sampled with the connected ApplyMoA.",
+            description="Shows where the subjects contribute to a picture, and gives a mask of them for a detailer or for inpainting. "
+            "It shows the last run that was sampled with the connected Apply MoA.",
             search_aliases=["moa router", "heat map", "attention map", "subject mask", "daam"],
             is_output_node=True,
             inputs=[
-                TraceSocket.Input("trace", tooltip="From the ApplyMoA whose model made the picture."),
+                TraceSocket.Input("trace", tooltip="From the Apply MoA whose model made the picture."),
                 io.Image.Input("image", tooltip="The decoded picture, or batch of pictures, of that run."),
                 io.Combo.Input(
                     "mode",
-                    options=MODES,
-                    tooltip="Heat map over the picture, heat map alone, or a table of maps over layers and steps.",
+                    options=list(MODES),
+                    tooltip="overlay: the heat map over the picture. heat map: the map alone. contact sheet: a table of maps, with "
+                    "layers down and steps across. subjects: each subject in its own colour, with a legend. animation: the same "
+                    "step by step, as a batch of frames.",
                 ),
                 io.Combo.Input(
                     "layers",
                     options=list(LAYERS),
-                    tooltip="Which attention layers count. 'trained' are those whose routing the router loss shaped.",
+                    tooltip="The attention layers whose maps are averaged. trained: the layers that were used in the router loss.",
                 ),
                 io.Int.Input(
-                    "first_step", default=0, min=0, max=10_000, advanced=True, tooltip="First step that counts."
+                    "first_step", default=0, min=0, max=10_000, advanced=True, tooltip="The first step of the average."
                 ),
                 io.Int.Input(
                     "last_step",
@@ -75,7 +55,7 @@ class RouterVisualize(io.ComfyNode):
                     min=-1,
                     max=10_000,
                     advanced=True,
-                    tooltip="Last step that counts, -1 for the last.",
+                    tooltip="The last step of the average; -1 is the last step of the run.",
                 ),
                 io.Float.Input(
                     "mask_threshold",
@@ -83,12 +63,27 @@ class RouterVisualize(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Share of the map's own range above which a pixel belongs to the mask; 0 gives the soft map.",
+                    tooltip="Pixels above this fraction of the map's range belong to the mask. 0 gives a soft mask.",
+                ),
+                io.Combo.Input(
+                    "subject",
+                    options=list(SUBJECTS),
+                    default=TOGETHER,
+                    optional=True,
+                    tooltip="together: one map and one mask of all subjects. each: a map and a mask for every subject, as a batch, "
+                    "picture by picture. 1, 2, …: the subject of that number, in the order of the prompt; the legend of the mode "
+                    "'subjects' shows the numbers.",
                 ),
             ],
             outputs=[
-                io.Image.Output(tooltip="The picture of the router."),
-                io.Mask.Output(tooltip="Where the subjects are."),
+                io.Image.Output(
+                    tooltip="The heat maps: dark blue is the base model, pale yellow the subjects. Or the subjects in their colours."
+                ),
+                io.Mask.Output(tooltip="The area of the subjects, or of each of them."),
+                io.String.Output(
+                    display_name="report",
+                    tooltip="The share of each subject, and why a subject took no part. The node shows it, too.",
+                ),
             ],
         )
 
@@ -97,57 +92,53 @@ class RouterVisualize(io.ComfyNode):
         cls,
         trace: Trace,
         image: torch.Tensor,
-        mode: str,
+        mode: PictureMode,
         layers: str,
         first_step: int = 0,
         last_step: int = -1,
         mask_threshold: float = 0.5,
+        subject: str = TOGETHER,
     ) -> io.NodeOutput:
-        if trace.ran and not trace.steps():
-            return nobody_spoke(image)
-        steps = chosen_steps(trace, first_step, last_step)
-        names = [spec.name for spec in trace.layers if LAYERS[layers](spec)]
-        grid = finest_grid(steps)
-        calls = [call for step in steps for call in step]
-        size = (image.shape[1], image.shape[2])
-        maps = [smooth_to(average_map(calls, names, i, grid), size) for i in range(len(image))]
-        if mode == "contact sheet":
-            pictures = torch.stack([sheet(trace, steps, names, i) for i in range(len(image))])
-        elif mode == "overlay":
-            pictures = torch.stack([overlay(p[..., :3].cpu(), m) for p, m in zip(image, maps, strict=True)])
-        else:
-            pictures = torch.stack([heat_map(m) for m in maps])
-        masks = torch.stack([to_mask(m, mask_threshold) for m in maps])
-        return io.NodeOutput(pictures, masks, ui=ui.PreviewImage(pictures, cls=cls))
+        images = as_pictures(image, "Visualize MoA Router", "image")
+        shown = RouterPictures(trace, images, layers, (first_step, last_step), subject)
+        pictures = shown.pictures(mode)
+        report = shown.report()
+        NodeText().show(report)
+        parts = (preview(pictures, mode, cls), ui.PreviewText(report))
+        shown_here = {name: entry for part in parts for name, entry in part.as_dict().items()}
+        shown_here["moa_maps"] = explorable(shown, cls)
+        return io.NodeOutput(pictures, shown.masks(mask_threshold), report, ui=shown_here)
 
 
-def nobody_spoke(image: torch.Tensor) -> io.NodeOutput:
-    """What a run without subjects shows: pictures (B,H,W,3) with nothing over them, and empty masks."""
-    nowhere = torch.zeros(image.shape[1:3])
-    pictures = torch.stack([overlay(picture[..., :3].cpu(), nowhere) for picture in image])
-    return io.NodeOutput(
-        pictures, nowhere.expand(len(image), -1, -1), ui=ui.PreviewImage(pictures, cls=RouterVisualize)
+def preview(pictures: torch.Tensor, mode: PictureMode, cls: type[io.ComfyNode]) -> Any:
+    """What the node shows: an animation moves."""
+    if mode != "animation":
+        return ui.PreviewImage(pictures, cls=cls)
+    file = ui.ImageSaveHelper.save_animated_webp(
+        pictures,
+        f"moa_router_{uuid4().hex[:8]}",
+        io.FolderType.temp,
+        cls,
+        fps=FRAMES_A_SECOND,
+        lossless=False,
+        quality=90,
+        method=4,
     )
+    return ui.SavedImages([file], is_animated=True)
 
 
-def finest_grid(steps: list[list[Call]]) -> tuple[int, int]:
-    """The largest (h, w) among the recorded maps."""
-    shapes = [m.shape[-2:] for m in steps[0][0].maps.values()]
-    h, w = max(shapes, key=lambda s: s[0] * s[1])
-    return h, w
+def explorable(shown: RouterPictures, cls: type[io.ComfyNode]) -> list[dict[str, Any]]:
+    """For the sliders in the page: of each picture `picture` and `sheet`, files in the temporary folder, and `MapSheet.index`."""
+    sheets = map_sheets(shown)
+    if not sheets:
+        return []
+    pictures = saved(list(shown.images[:PICTURES]), cls)
+    grey = saved([sheet.cells[..., None].expand(-1, -1, 3) for sheet in sheets], cls)
+    each = zip(pictures, grey, sheets, strict=True)
+    return [{"picture": picture, "sheet": cells, **sheet.index} for picture, cells, sheet in each]
 
 
-def sheet(trace: Trace, steps: list[list[Call]], names: list[str], image: int) -> torch.Tensor:
-    """Layers down, at most `SHEET_COLUMNS` steps across, each map on its own layer's grid."""
-    picks = torch.linspace(0, len(steps) - 1, min(SHEET_COLUMNS, len(steps))).round().long().tolist()
-    grids = {name: (m.shape[-2], m.shape[-1]) for name, m in steps[0][0].maps.items()}
-    rows = [
-        (name, [average_map(steps[k], [name], image, grids[name]) for k in picks]) for name in names if name in grids
-    ]
-    return contact_sheet(rows, [f"step {k}" for k in picks])
-
-
-def to_mask(values: torch.Tensor, threshold: float) -> torch.Tensor:
-    """(H,W) -> (H,W): the soft map stretched to 0..1, or 1 above the threshold."""
-    stretched = (values - values.min()) / (values.max() - values.min()).clamp(min=1e-6)
-    return stretched if threshold == 0 else (stretched > threshold).float()
+def saved(pictures: list[torch.Tensor], cls: type[io.ComfyNode]) -> list[Any]:
+    """Pictures (H,W,3) as files in the temporary folder."""
+    name = f"moa_map_{uuid4().hex[:8]}"
+    return ui.ImageSaveHelper.save_images(pictures, name, io.FolderType.temp, cls, compress_level=1)

@@ -1,53 +1,41 @@
-"""Run one recipe inside a ComfyUI process: `python recipes/run.py mini.vae --minutes 12`.
+"""Run one recipe beside ComfyUI: `python recipes/run.py mini.model.vae --minutes 12`.
 
-Puts the host on the path (`$COMFYUI_PATH`, or `.host/ComfyUI`), registers this repository as the package
-`comfyui_moa`, whatever its folder is called, and calls `main(argv)` of the module named first.
+The host is that of `$COMFYUI_PATH`, or `.host/ComfyUI`. The recipe is `main(arguments)` of the module named first.
 """
 
 import importlib
-import importlib.util
-import os
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = "comfyui_moa"
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # the repository instead of this folder
 
+from devtools import host, in_process, run_module, selfie, venv  # noqa: E402
 
-def find_host() -> Path:
-    """The folder of a ComfyUI checkout."""
-    host = Path(os.environ.get("COMFYUI_PATH", ROOT / ".host" / "ComfyUI"))
-    if not (host / "comfy" / "sd.py").is_file():
-        sys.exit(f"{host} is not a ComfyUI folder: set COMFYUI_PATH")
-    return host
-
-
-def use_host() -> None:
-    """Make `comfy` importable. Its device is chosen on first import, so a machine without CUDA must say so before."""
-    import torch
-
-    sys.path.insert(0, str(find_host()))
-    from comfy.cli_args import args
-
-    args.cpu = not torch.cuda.is_available()
-    args.use_pytorch_cross_attention = True  # the host's choice for CPUs is built to save memory, not time
-
-
-def register() -> None:
-    """Make this repository importable as `comfyui_moa` without running its entry point (which wants a whole server)."""
-    spec = importlib.util.spec_from_loader(PACKAGE, loader=None, is_package=True)
-    package = importlib.util.module_from_spec(spec)
-    package.__path__ = [str(ROOT)]
-    sys.modules[PACKAGE] = package
+CHECKED = ("adapter.train", "adapter.plan", "adapter.prepare", "adapter.export")
+"""Commands whose arguments and settings are checked before the host is imported, which takes ten seconds."""
 
 
 def main(argv: list[str]) -> None:
-    """Import `comfyui_moa.recipes.<argv[0]>` and hand the other arguments to its `main`."""
+    """Run `comfyui_moa.recipes.<argv[0]>` with the other arguments."""
     if not argv:
         sys.exit(__doc__)
-    use_host()
-    register()
-    importlib.import_module(f"{PACKAGE}.recipes.{argv[0]}").main(argv[1:])
+    try:
+        if argv[0] in CHECKED:
+            check(argv[0].removeprefix("adapter."), argv[1:])
+        run_module.main(f"recipes.{argv[0]}", argv[1:], pytorch_attention=True)
+    except (host.HostError, venv.EnvironmentFailure) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def check(name: str, arguments: list[str]) -> None:
+    """Exit with a sentence where the command would; `prepare` then gets its segmenter unless the settings name one."""
+    in_process.import_pack()
+    commands = importlib.import_module(f"{in_process.PACK}.recipes.adapter.commands")
+    request = commands.read_request(name, arguments)
+    if name == "prepare" and not request.settings.prepare.segmenter:
+        selfie.ensure()
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Training an adapter: the U-Net is passed in, so that training and use share one attention path."""
+"""Training an adapter. The U-Net is passed in, so that training and inference share one attention path."""

@@ -1,4 +1,4 @@
-"""What a step will need, found by taking it with tensors that have shapes but no contents (PyTorch's `meta` device)."""
+"""Memory and arithmetic of a step, counted by taking one on PyTorch's `meta` device, where tensors have no contents."""
 
 from __future__ import annotations
 
@@ -18,10 +18,8 @@ from .base import Batch
 from .config import TrainConfig
 from .lots import lots
 from .objective import Objective
+from .optimisation.optimisers import OPTIMISERS
 from .workers import Alone
-
-MOMENTS = {"adamw": 8, "adamw-8bit": 2, "adafactor": 0}
-"""Bytes of the optimiser's memory for each trained number; adafactor keeps sums of rows and columns only."""
 
 
 @dataclass(frozen=True)
@@ -33,25 +31,25 @@ class Footprint:
     adapter: int
     """The adapter in float32, the optimiser's moments and the averaged copy."""
     working: int
-    """The most that one micro-batch has in memory at once besides: activations, gradients, temporaries."""
+    """Peak of one micro-batch in addition: activations, gradients, temporaries."""
     flops: int
     """Forward and backward passes of all micro-batches."""
     trained: int
-    """Numbers that are trained."""
+    """Trained parameters."""
 
     @property
     def total(self) -> int:
         return self.base + self.adapter + self.working
 
     def in_bfloat16(self) -> Footprint:
-        """The same with a base in 16 bits and autocast: activations halve, the adapter's copies in 16 bits come on top."""
+        """The same with a base in 16 bits and autocast: activations halve, and 16-bit copies of the adapter are added."""
         gradients = 4 * self.trained
         working = gradients + max(0, self.working - gradients) // 2 + 2 * self.trained
         return replace(self, base=self.base // 2, working=working)
 
 
 class Peak(TorchDispatchMode):
-    """Adds up the storages that are alive on the meta device and remembers the most there were."""
+    """Sums the storages that are alive on the meta device and keeps the maximum."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +75,7 @@ class Peak(TorchDispatchMode):
 
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> Tensor:
-    """Attention as cards compute it, without ever holding the scores; on the meta device it would be spelled out."""
+    """Attention as GPUs compute it, without storing the scores; the meta device would store them."""
     return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)[0]
 
 
@@ -87,7 +85,7 @@ def footprint(
     """Take one step and count.
 
     Args:
-        fused: whether attention is computed in one kernel (on cards) or spelled out (our training on a CPU).
+        fused: whether attention is one kernel (GPUs) or stores its scores (training on a CPU).
         objective: around an adapter and a base whose weights are on the meta device.
         unet: the base's own module.
         batch: one micro-batch on the meta device.
@@ -104,7 +102,7 @@ def footprint(
     trained = sum(p.numel() for p in objective.adapter.parameters())
     return Footprint(
         base=sum(p.numel() * p.element_size() for p in unet.parameters()),
-        adapter=trained * (4 + MOMENTS[config.optimiser] + (4 if config.ema_decay else 0)),
+        adapter=trained * (4 + OPTIMISERS[config.optimiser].moments + (4 if config.ema_decay else 0)),
         working=peak.most,
         flops=counter.get_total_flops() * (config.batch_size // micro),
         trained=trained,

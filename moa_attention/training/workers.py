@@ -1,4 +1,4 @@
-"""Who computes a step: one process, or several that share it."""
+"""The processes that compute a step: one, or several that share it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class Workers(Protocol):
     rank: int
 
     def share(self, objective: nn.Module) -> nn.Module:
-        """A module that behaves as the given one, and whose gradients are the mean over all processes."""
+        """A module with the same outputs, whose gradients are the mean over all processes."""
         ...
 
-    def silently(self, objective: nn.Module) -> AbstractContextManager[object]:
-        """While it lasts, gradients pile up in this process only."""
+    def no_sync(self, objective: nn.Module) -> AbstractContextManager[object]:
+        """Inside, gradients accumulate in this process only."""
         ...
 
     def mean(self, numbers: Tensor) -> Tensor:
-        """(n,) mean over all processes."""
+        """(n,) -> (n,), the mean over all processes."""
         ...
 
 
@@ -35,7 +35,7 @@ class Alone:
     def share(self, objective: nn.Module) -> nn.Module:
         return objective
 
-    def silently(self, objective: nn.Module) -> AbstractContextManager[object]:
+    def no_sync(self, objective: nn.Module) -> AbstractContextManager[object]:
         return nullcontext()
 
     def mean(self, numbers: Tensor) -> Tensor:

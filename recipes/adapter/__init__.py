@@ -1,1 +1,1 @@
-"""An adapter of your own: prepare pictures, plan, train, evaluate."""
+"""Training and evaluating an adapter: prepare, plan, train, evaluate."""

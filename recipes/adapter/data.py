@@ -1,45 +1,84 @@
-"""The pictures of a run: read, said what was left out, cached."""
+"""The pictures of a run, encoded, with a report on those that are left out."""
 
+from __future__ import annotations
+
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from ...moa_attention.training.data.cache import Cached, CacheSettings, build_cache
-from ...moa_attention.training.data.layouts import read_pictures
-from ...moa_attention.training.data.pictures import Reading
-from .models import Loaded
-from .settings import Data, Settings, SettingsError
+from ...moa_attention.training.cache.entries import CachedPictures
+from ...moa_attention.training.cache.sharing import CacheShare
+from ...moa_attention.training.data.pictures import PictureFolder
+from ...moa_attention.training.datasets.archives import extracted
+from ...moa_attention.training.datasets.config import DatasetConfig
+from ...moa_attention.training.datasets.reading import read_datasets
+from ...moa_attention.training.held_out import hold_out
+from ...nodes.host.training.data import encode_pictures
+from .models import LoadedModels
+from .settings import Settings
 
 SHOWN = 10
-"""Reasons printed; all are in the report."""
+"""Lines of the report's details that are printed."""
 
 
-def read(data: Data) -> Reading:
-    """The folder in whichever of the two layouts it is.
+def read_all_folders(settings: Settings) -> PictureFolder:
+    """The pictures of all folders of a run.
 
-    Raises: SettingsError when there is no such folder.
+    Raises: ValueError as `read_datasets` and `extracted`.
     """
-    root = Path(data.folder)
-    if not root.is_dir():
-        raise SettingsError(f"data.folder: there is no folder {root.resolve()}.")
-    return read_pictures(root, data.words)
+    return read_datasets(datasets_of(settings), settings.data.words)
 
 
-def fill_cache(settings: Settings, loaded: Loaded, quiet: bool = False) -> Cached:
-    """Read the pictures and compute what is not yet in the cache.
+def datasets_of(settings: Settings) -> list[DatasetConfig]:
+    """The folders of a run; archives are extracted into the output folder first.
+
+    Raises: ValueError as `extracted`.
+    """
+    into = settings.output / "extracted"
+    return [replace(each, folder=str(extracted(Path(each.folder), into))) for each in settings.data.datasets]
+
+
+def fill_cache(settings: Settings, loaded: LoadedModels, pictures: PictureFolder, share: CacheShare) -> CachedPictures:
+    """Encode the pictures that are not yet in the cache; the first process writes the report, and prints its beginning.
+
+    Raises: ValueError when no picture can be trained on; LostProcess when another process ended.
+    """
+    with CacheBar(quiet=share.rank > 0) as bar:
+        folder = settings.output / "cache"
+        cached = encode_pictures(pictures, loaded.adapter, loaded.encoders, settings.data, folder, bar.show, share)
+    if share.rank == 0:
+        path, report = settings.output / "left_out.txt", cached.report()
+        path.write_text(f"{report}\n", encoding="utf-8")
+        print(report.shortened(SHOWN, path))
+    return cached
+
+
+class CacheBar:
+    """The progress of all processes. Rate and remaining time count the pictures that were not in the cache before."""
+
+    def __init__(self, quiet: bool):
+        self.quiet = quiet
+        self.bar: tqdm | None = None
+
+    def __enter__(self) -> CacheBar:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def show(self, done: int, total: int) -> None:
+        """Called first with the pictures that are in the cache already."""
+        if self.bar is None:
+            self.bar = tqdm(total=total, initial=done, desc="cache", unit="picture", disable=self.quiet)
+        self.bar.update(done - self.bar.n)
+
+
+def divide(cached: CachedPictures, held_out: int) -> tuple[CachedPictures, CachedPictures]:
+    """The pictures that are trained on, and `held_out` that are not.
 
     Raises: ValueError when nothing is left to train on.
     """
-    reading, data = read(settings.data), settings.data
-    wanted = CacheSettings(data.side, 0 if loaded.adapter.encoder is not None else data.views, data.augmentation)
-    with tqdm(total=len(reading.pictures), desc="cache", unit="picture", disable=quiet) as bar:
-        cached = build_cache(
-            reading, loaded.encoders, wanted, settings.output / "cache", lambda done, _: bar.update(done - bar.n)
-        )
-    report = settings.output / "left_out.txt"
-    report.write_text(cached.report() + "\n", encoding="utf-8")
-    if not quiet:
-        lines = cached.report().splitlines()
-        more = [f"... all of them in {report}"] if len(lines) > SHOWN + 1 else []
-        print("\n  ".join([*lines[: SHOWN + 1], *more]))
-    return cached
+    first, second = hold_out(cached.entries, held_out)
+    return replace(cached, entries=first), replace(cached, entries=second)

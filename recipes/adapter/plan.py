@@ -1,160 +1,116 @@
-"""What a run will need, before anything is loaded: `python dev.py plan config.toml [--card "RTX 3060"]`.
+"""The memory and time of a run, before anything is loaded: `python dev.py plan config.toml [--card "RTX 3060"] [--gib 8] [--gpus 4]`.
 
-The U-Net is built without contents from the checkpoint's header, one step is taken with it, and what would have been
-allocated is added up.
+Only the checkpoint's header is read; one step is taken with tensors that have no contents, and its allocations are added.
 """
 
+from __future__ import annotations
+
 import argparse
+import math
 import sys
-from contextlib import nullcontext
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-import comfy.model_detection
-import comfy.model_patcher
-import torch
-from safetensors import safe_open
+from tabulate import tabulate
 
-from ...moa_attention.checkpoint import read_header
-from ...moa_attention.config import EMBEDDED_ENCODER
-from ...moa_attention.encoder import ImageEncoder
-from ...moa_attention.training.base import Batch
-from ...moa_attention.training.footprint import Footprint, footprint
-from ...moa_attention.training.objective import Objective
-from ...nodes.folders import WEIGHTS
-from ...nodes.layers import fresh_adapter, unet_of
-from ...nodes.mini import UNET_CONFIG, Mini
-from ...nodes.patch import host_patcher
-from ...nodes.training import HostBase, checkpointed
-from .settings import MINI, Settings, SettingsError, read_settings
+from ...moa_attention.training.lots import check_division
+from .cards import CARDS, CPU, DEFAULT
+from .commands import read_request
+from .course import course, fitting
+from .meta_model import estimate, planned_batch
+from .settings import Settings
 
-META = torch.device("meta")
-TOKENS, SUBJECTS, CLIP_WIDTH = 77, 2, 768
-PREFIX = "model.diffusion_model."
-CARDS = {
-    "RTX 3060": (12, 51), "RTX 4060 Ti": (16, 88), "RTX 3090": (24, 71), "RTX 4090": (24, 165), "RTX 5090": (32, 210),
-    "L40S": (48, 362), "A100": (80, 312), "H100": (80, 989),
-}  # fmt: skip
-"""GiB, and TFLOP/s of dense bfloat16 arithmetic by the makers' data sheets."""
 REACHED = 0.3
-"""The share of that which a U-Net's training is taken to reach: a guess, not a measurement."""
+"""The share of that speed which training a U-Net reaches: a guess, not a measurement."""
 OVERHEAD = 1.0
-"""GiB for the driver's context and for fragments: a guess, not a measurement."""
+"""GiB for the driver's context and for fragmentation: a guess, not a measurement."""
+TOTAL = "total, GiB"
+COLUMNS = ("", "base", "adapter", "working", TOTAL, "fits", "hours")
 
 
-def hollow_model(settings: Settings) -> Any:
-    """The checkpoint's U-Net with shapes but no contents, as the host would build it.
+def variants(settings: Settings) -> Iterator[tuple[str, Settings]]:
+    """The run as it stands, then with one more memory-saving setting each time."""
+    yield "as it is", settings
+    if (settings.train.micro_batch or settings.train.batch_size) > 1:
+        settings = replace(settings, train=replace(settings.train, micro_batch=1))
+        yield "train.micro_batch = 1", settings
+    if not settings.train.checkpointing:
+        settings = replace(settings, train=replace(settings.train, checkpointing=True))
+        yield "and train.checkpointing = true", settings
+    if not settings.adapter.rank and not settings.adapter.start:
+        settings = replace(settings, adapter=replace(settings.adapter, rank=64))
+        yield "and adapter.rank = 64 (learns less)", settings
+    if settings.train.ema_decay:
+        settings = replace(settings, train=replace(settings.train, ema_decay=0.0))
+        yield "and train.ema_decay = 0", settings
 
-    Raises: SettingsError when the file holds no U-Net that the host knows.
+
+@dataclass(frozen=True)
+class Device:
+    """What a run is planned for."""
+
+    card: str
+    gib: float
+    """Memory of each card."""
+    speed: float | None
+    """TFLOP/s of each card; None where only its memory is known."""
+    count: int
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> Device:
+        """By the options of the command."""
+        if options.card == CPU:
+            return cls(CPU, math.inf, None, options.gpus)
+        gib, speed = CARDS[options.card or DEFAULT]
+        if options.gib is not None:
+            return cls(options.card or "a card", options.gib, speed if options.card else None, options.gpus)
+        return cls(options.card or DEFAULT, gib, speed, options.gpus)
+
+    def __str__(self) -> str:
+        if self.card == CPU:
+            return CPU
+        speed = "" if self.speed is None else f", {self.speed} TFLOP/s by its data sheet"
+        return f"{self.count} × " * (self.count > 1) + f"{self.card}: {self.gib:g} GiB{speed}"
+
+
+def plan_row(name: str, settings: Settings, device: Device) -> list[str]:
+    """One line of the table: GiB by purpose, whether they fit, hours of all steps.
+
+    Raises: ValueError when the batch cannot be divided among the cards.
     """
-    if settings.models.checkpoint == MINI:
-        config: Any = Mini(UNET_CONFIG)
-    else:
-        try:
-            with safe_open(settings.models.checkpoint, framework="pt") as file:
-                shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118 (no mapping)
-        except Exception as error:
-            raise SettingsError(f"models.checkpoint: {settings.models.checkpoint} cannot be read: {error}") from error
-        weights = {key: torch.empty(shape, device=META) for key, shape in shapes.items()}
-        config = comfy.model_detection.model_config_from_unet(weights, PREFIX)
-        if config is None:
-            raise SettingsError(f"models.checkpoint: ComfyUI does not know the model in {settings.models.checkpoint}.")
-    config.set_inference_dtype(torch.float32, None)
-    model = config.get_model({}, PREFIX, device=META).to(META)
-    return comfy.model_patcher.ModelPatcher(model.eval().requires_grad_(False), load_device=META, offload_device=META)
+    share, _ = check_division(settings.train, device.count)
+    steps, on_cpu = settings.train.steps, device.card == CPU
+    settings = replace(settings, train=replace(settings.train, batch_size=share))
+    found = estimate(settings, fused=not on_cpu)
+    buckets = 4 * found.trained if device.count > 1 else 0  # of DistributedDataParallel: a copy of the gradients
+    parts = [part / 2**30 for part in (found.base, found.adapter, found.working + buckets)]
+    total = sum(parts) + (0 if on_cpu else OVERHEAD)
+    hours = found.flops * steps / (device.speed * 1e12 * REACHED) / 3600 if device.speed else None
+    fits = "" if on_cpu else "yes" if total <= device.gib else "no"
+    return [name, *(f"{part:.2f}" for part in (*parts, total)), fits, "" if hours is None else f"{hours:.1f}"]
 
 
-def hollow_batch(model: Any, settings: Settings, image_width: int, embedded: bool) -> Batch:
-    """One micro-batch without contents."""
-    config, unet = settings.train, model.model.model_config.unet_config
-    rows, side = config.micro_batch or config.batch_size, settings.data.side // 8
-    slots = torch.zeros(rows, TOKENS, dtype=torch.long)
-    slots[:, 4], slots[:, 9] = 1, 2
-
-    def empty(*shape: int) -> torch.Tensor:
-        return torch.empty(shape, device=META)
-
-    picture = ImageEncoder.picture
-    adm = unet.get("adm_in_channels")
-    return Batch(
-        latents=empty(rows, model.model.latent_format.latent_channels, side, side),
-        context=empty(rows, TOKENS, unet["context_dim"]),
-        slots=slots,
-        references=empty(rows, SUBJECTS, *((3, picture, picture) if embedded else (image_width,))),
-        masks=empty(rows, SUBJECTS, side, side),
-        pooled=torch.zeros(rows, adm - 6 * 256) if adm else None,  # the host joins it to numbers of its own
-    )
-
-
-def estimate(settings: Settings, fused: bool) -> Footprint:
-    """The footprint of one optimiser step.
-
-    Args: fused: as in `footprint`.
-    """
-    model, chosen = hollow_model(settings), settings.adapter
-    embedded = settings.models.checkpoint == MINI
-    bundled = read_header(WEIGHTS / "mini" / "adapter.safetensors").config
-    width = bundled.image_width if embedded else CLIP_WIDTH
-    with META:
-        adapter = fresh_adapter(
-            model, EMBEDDED_ENCODER if embedded else settings.models.clip_vision_name, width, rank=chosen.rank,
-            router=chosen.router, output_projection=chosen.output_projection,
-        )  # fmt: skip
-    base = HostBase(model, host_patcher(adapter))
-    batch = hollow_batch(model, settings, width, embedded)
-    with checkpointed(model.model) if settings.train.checkpointing else nullcontext():
-        found = footprint(Objective(adapter, base, settings.train), unet_of(model.model), batch, settings.train, fused)
-    return found.in_bfloat16() if settings.train.precision == "bfloat16" else found
-
-
-def thriftier(settings: Settings) -> list[tuple[str, Settings]]:
-    """The run as it stands, and with what would save memory, one thing after the other."""
-    train, adapter = settings.train, settings.adapter
-    steps = [("as it is", settings)]
-    if (train.micro_batch or train.batch_size) > 1:
-        train = replace(train, micro_batch=1)
-        steps.append(("train.micro_batch = 1", replace(settings, train=train)))
-    if not train.checkpointing:
-        train = replace(train, checkpointing=True)
-        steps.append(("and train.checkpointing = true", replace(settings, train=train)))
-    if not adapter.rank and not adapter.start:
-        adapter = replace(adapter, rank=64)
-        steps.append(("and adapter.rank = 64 (learns less)", replace(settings, train=train, adapter=adapter)))
-    if train.ema_decay:
-        train = replace(train, ema_decay=0.0)
-        steps.append(("and train.ema_decay = 0", replace(settings, train=train, adapter=adapter)))
-    return steps
+def assumptions(settings: Settings, device: Device) -> Iterator[str]:
+    """The assumptions behind the table."""
+    if settings.train.only_routers:
+        yield "The table counts a whole adapter. With train.only_routers, training needs less memory."
+    if device.card != CPU:
+        yield (
+            f"The total includes {OVERHEAD:g} GiB for the driver and for fragmentation. The hours assume {REACHED:.0%} of the "
+            "data sheet's speed.\nBoth are guesses. On a CPU the measured memory is within 5 % of this table; on a card nothing "
+            "was measured."
+        )
 
 
 def main(argv: list[str]) -> None:
-    """Print a table: memory by what it is for, the time of all steps, and whether it fits."""
-    parser = argparse.ArgumentParser(prog="plan", description=__doc__)
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--card", choices=[*CARDS, "cpu"], default="RTX 4090", help="whose memory and speed")
-    options = parser.parse_args(argv)
-    room, speed = CARDS.get(options.card, (0, 0))
-    print(f"{options.card}" + (f": {room} GiB, {speed} TFLOP/s by its data sheet" if room else ""))
-    print("\n| | base | adapter | working | in all, GiB | fits | hours |\n|---|---|---|---|---|---|---|")
+    """Print the table."""
+    request = read_request("plan", argv)
+    settings, device = request.settings, Device.of(request.options)
     try:
-        settings = read_settings(options.config)
-        for name, variant in thriftier(settings):
-            found = estimate(variant, fused=bool(room))
-            total = found.total / 2**30 + (OVERHEAD if room else 0)
-            parts = " | ".join(f"{part / 2**30:.2f}" for part in (found.base, found.adapter, found.working))
-            hours = f"{found.flops * variant.train.steps / (speed * 1e12 * REACHED) / 3600:.1f}" if speed else ""
-            fits = ("yes" if total <= room else "no") if room else ""
-            print(f"| {name} | {parts} | {total:.2f} | {fits} | {hours} |", flush=True)
+        rows = [plan_row(name, variant, device) for name, variant in variants(settings)]
     except ValueError as error:
         sys.exit(f"plan: {error}")
-    if settings.train.only_routers:
-        print(
-            "\nThis counts a whole adapter. With only_routers less is trained, and less memory is needed than this says."
-        )
-    if room:
-        print(
-            f"\nIn all: with {OVERHEAD:g} GiB for driver and fragments. Hours: at {REACHED:.0%} of the data sheet's speed."
-        )
-        print(
-            "Both are estimates; on a CPU the memory was measured within 15 %, on a card nothing has been measured yet."
-        )
+    whole = [] if device.card == CPU else [fitting([(row[0], float(row[COLUMNS.index(TOTAL)])) for row in rows])]
+    whole += course(settings, planned_batch(settings), device.count)
+    table = tabulate(rows, COLUMNS, tablefmt="pipe", disable_numparse=True)
+    print("\n\n".join([str(device), table, *assumptions(settings, device), *whole]))

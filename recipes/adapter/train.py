@@ -1,132 +1,130 @@
-"""Train an adapter: `python dev.py train config.toml`. Killed at any moment, the same command goes on where it was.
+"""Train an adapter: `python dev.py train config.toml`. Killed at any moment, the same command resumes.
 
+Ctrl-C, and the signal with which schedulers and closing machines end programs, save the state after the step that is being done.
 Several processes: `accelerate launch` in front of `recipes/run.py adapter.train config.toml`.
 """
 
-import argparse
-import hashlib
 import sys
-from pathlib import Path
-from typing import Any
+import uuid
+from collections.abc import Iterator
 
-import torch
-from accelerate import Accelerator
-from torch import Tensor
-
-from ...moa_attention.adapter import MoAAdapter
-from ...moa_attention.checkpoint import save_adapter
-from ...moa_attention.fitted import Expert, save_routers
-from ...moa_attention.reference import prepare_reference
-from ...moa_attention.training.data.cache import Cached
-from ...moa_attention.training.data.examples import CachedExamples
-from ...moa_attention.training.data.pictures import read_image
-from ...moa_attention.training.loop import train
-from ...nodes.patch import host_patcher
-from ...nodes.sheet import first_subjects
-from ...nodes.training import HostBase, training_mode
-from .data import fill_cache, read
+from ...moa_attention.adapters.base import Adapter
+from ...moa_attention.training.cache.entries import CachedPictures
+from ...moa_attention.training.cache.sharing import CacheShare
+from ...moa_attention.training.saved.files import go_back
+from ...moa_attention.training.saved.settings import read_run
+from ...nodes.host.training.data import cached_examples
+from ...nodes.host.training.trainer import TrainingSession
+from .commands import Request, read_request
+from .data import divide, fill_cache, read_all_folders
+from .held_out import PLOT, best_step, measurements
 from .journal import Journal
-from .models import Loaded, load
-from .settings import MINI, Settings, read_settings
-from .workers import Accelerated, check_workers
-
-SUBJECTS_SHOWN = 2
-"""On the validation sheet, when the settings name no pictures."""
+from .models import LoadedModels, load_models
+from .preparation.batches import draw_batches
+from .preparation.contact import write_sheets
+from .result import write_result
+from .run_files import LOG, STATE, result_file, run_settings, stored_run_of
+from .settings import Settings
+from .stopping import Stopped, StopSignal, stop_signals
+from .tracking import tracking_accelerator
+from .workers import Accelerated, lost_workers
 
 
 def main(argv: list[str]) -> None:
-    """Read, cache, train, save."""
-    parser = argparse.ArgumentParser(prog="train", description=__doc__)
-    parser.add_argument("config", type=Path)
-    try:
-        settings = read_settings(parser.parse_args(argv).config)
-        accelerator = Accelerator()
-        check_workers(accelerator.distributed_type)
-        if accelerator.device.type == "cpu" and settings.train.precision == "bfloat16":
-            print("Most CPUs compute bfloat16 many times slower than float32: consider train.precision = 'float32'.")
-        settings.output.mkdir(parents=True, exist_ok=True)
-        loaded = load(settings)
-        with accelerator.main_process_first():  # the first fills the cache, the others find it
-            cached = fill_cache(settings, loaded, quiet=not accelerator.is_main_process)
-        trained = run(settings, loaded, cached, accelerator)
-    except (ValueError, OSError) as error:  # what a person can mend; anything else is our mistake
-        sys.exit(f"train: {error}")
-    if accelerator.is_main_process:
-        save(settings, trained, loaded.expert, len(cached.entries))
-
-
-def run(settings: Settings, loaded: Loaded, cached: Cached, accelerator: Accelerator) -> Expert:
-    """The training itself."""
-    config, adapter, model, encoders = settings.train, loaded.adapter, loaded.model, loaded.encoders
-    side = encoders.side if adapter.encoder is not None else None
-    null = encoders.text("", [])
-    examples = CachedExamples(cached.entries, null, config, settings.data.augmentation, side, model.load_device)
-    journal = open_journal(settings, loaded, cached) if accelerator.is_main_process else None
-    with training_mode(model, config):
-        base = HostBase(model, host_patcher(adapter.to(model.load_device)))
+    """Check, cache, train, save."""
+    request = read_request("train", argv)
+    with stop_signals() as stop:
         try:
-            return train(
-                adapter, base, examples, config, settings.output / "state.safetensors", journal or silent,
-                workers=Accelerated(accelerator),
-            )  # fmt: skip
-        finally:
-            if journal is not None:
-                journal.close()
+            run(request, stop)
+        except Stopped:
+            stored = read_run(request.settings.output / STATE)
+            step = 0 if stored is None else stored.step
+            print(f"train: stopped. The same command resumes after step {step}.", file=sys.stderr)
+            raise
+        except (ValueError, OSError) as error:  # what users can mend; all other errors are faults of ours
+            sys.exit(f"train: {error}")
 
 
-def save(settings: Settings, trained: Expert, expert: str, pictures: int) -> None:
-    """Write what was trained: an adapter, or routers for an expert that stayed as it was."""
-    told, licence = provenance(settings, pictures), settings.data.licence
-    if settings.train.only_routers:
-        path = settings.output / "routers.safetensors"
-        save_routers(trained, path, expert=expert, licence=licence, provenance=told)
-        print(
-            f"The routers are {path}. Put them into ComfyUI's models/moa/routers and choose them in Load MoA Adapter."
+def run(request: Request, stop: StopSignal) -> None:
+    """Load the models, fill the cache, train, and write the result in the first process."""
+    settings, workers = request.settings, Accelerated(tracking_accelerator(request.settings))
+    if workers.rank == 0:
+        print(*remarks(request, workers), sep="", end="")
+    settings.output.mkdir(parents=True, exist_ok=True)
+    loaded = load_models(settings)
+    pictures = read_all_folders(settings)
+    if workers.rank == 0 and request.options.from_step is not None and not request.options.dry_run:
+        go_back(settings.output / STATE, request.options.from_step)
+    share = CacheShare(workers.rank, workers.count, workers.of_first(uuid.uuid4().hex))
+    cached = fill_cache(settings, loaded, pictures, share)
+    cached, held = divide(cached, settings.data.held_out)
+    if request.options.dry_run:
+        if workers.rank == 0:
+            stored = stored_run_of(settings, request.options.from_step)
+            show_batches(settings, loaded, cached, 0 if stored is None else stored.step)
+        return
+    journal = None
+    if workers.rank == 0:
+        journal = Journal(settings, loaded, pictures, cached, held, request.notes, workers.accelerator)
+    try:
+        with stop.held(), lost_workers():
+            trained = run_session(settings, loaded, cached, workers, journal, stop)
+    finally:
+        if journal is not None:
+            journal.close()
+    if workers.rank == 0:
+        stored = read_run(settings.output / STATE)
+        assert stored is not None
+        print(write_result(settings, trained, loaded.expert, len(cached.entries), stored.step))
+        print(*best_remark(settings, stored.step), sep="", end="")
+
+
+def best_remark(settings: Settings, last: int) -> Iterator[str]:
+    """A line on the adapter with the lowest held-out error, when it is not that of the last step."""
+    best = best_step(measurements(settings.output / LOG))
+    if best not in (None, last):
+        yield (
+            f"The error on the held-out pictures was lowest at step {best}: {result_file(settings, 'best')} is the adapter "
+            f"of that step. {settings.output / PLOT} shows the course.\n"
         )
-    elif isinstance(trained, MoAAdapter):
-        path = settings.output / "adapter.safetensors"
-        save_adapter(trained, path, licence=licence, provenance=told, dtype=torch.float16)
-        print(f"The adapter is {path}. Put it into ComfyUI's models/moa.")
 
 
-def open_journal(settings: Settings, loaded: Loaded, cached: Cached) -> Journal:
-    """The run's journal; its sheets show the first pictures of the data when the settings name none."""
-    named, side = settings.validation.references, loaded.encoders.side
-    if named:
-        references = torch.cat([shown(Path(path), side) for path in named])
-    else:
-        references = first_subjects(read(settings.data).pictures, side, SUBJECTS_SHOWN)
-    height, width = (pixels // loaded.encoders.scale for pixels in cached.entries[0].shape)
-    return Journal(settings, loaded, references, (height, width))
+def remarks(request: Request, workers: Accelerated) -> Iterator[str]:
+    """What the user should know beforehand, each on a line."""
+    if workers.accelerator.device.type == "cpu" and request.settings.train.precision == "bfloat16":
+        yield "Most CPUs are many times slower in bfloat16 than in float32. Consider train.precision = 'float32'.\n"
+    if request.settings.train.optimiser == "prodigy" and request.settings.train.learning_rate < 0.1:
+        yield "Prodigy multiplies its own estimate of the learning rate by train.learning_rate. Its authors use 1.\n"
+    yield from (f"{note}\n" for note in request.notes)
 
 
-def shown(path: Path, side: int) -> Tensor:
-    """A picture of one subject, or only its opaque part: -> (1,3,side,side)."""
-    pixels = read_image(path).float()[None] / 255
-    return prepare_reference(pixels.movedim(1, -1), pixels[:, 3] if pixels.shape[1] == 4 else None, side)
+def show_batches(settings: Settings, loaded: LoadedModels, cached: CachedPictures, step: int) -> None:
+    """Draw the batches that the run would take after a step."""
+    folder = settings.output / "dry_run"
+    folder.mkdir(exist_ok=True)
+    examples = cached_examples(cached, loaded.adapter, loaded.encoders, settings.data, settings.train)
+    cells = draw_batches(examples, loaded.encoders, settings.data, settings.train, step)
+    written = write_sheets(cells, folder, "batches")
+    print(f"The batches from step {step + 1} on are in {', '.join(map(str, written))}. Nothing was trained.")
 
 
-def silent(_step: int, _numbers: dict[str, float], _averaged: Expert) -> None:
-    """The other processes show nothing."""
+def run_session(
+    settings: Settings,
+    loaded: LoadedModels,
+    cached: CachedPictures,
+    workers: Accelerated,
+    journal: Journal | None,
+    stop: StopSignal,
+) -> Adapter:
+    """The training itself."""
+    encoders, adapter, config = loaded.encoders, loaded.adapter, settings.train
+    examples = cached_examples(cached, adapter, encoders, settings.data, config)
+    session = TrainingSession(
+        encoders.model, adapter, config, settings.output / STATE, journal or no_log, lambda: stop.received is None,
+        workers, run_settings(settings),
+    )  # fmt: skip
+    return session.run(examples)
 
 
-def provenance(settings: Settings, pictures: int) -> dict[str, Any]:
-    """What the adapter's file says of its making."""
-    checkpoint = Path(settings.models.checkpoint)
-    return {
-        "base": checkpoint.name,
-        "base_sha256": "" if settings.models.checkpoint == MINI else sha256(checkpoint),
-        "data": settings.data.description,
-        "data_licence": settings.data.licence,
-        "pictures": pictures,
-        "config": vars(settings.train),
-    }
-
-
-def sha256(path: Path) -> str:
-    """Of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 24):
-            digest.update(block)
-    return digest.hexdigest()
+def no_log(_step: int, _numbers: dict[str, float], _averaged: Adapter) -> None:
+    """For all processes but the first."""

@@ -1,1 +1,1 @@
-"""MoA Mini: a small diffusion model and its Mixture-of-Attention adapter, made from drawn people in drawn scenes."""
+"""MoA Mini: a small diffusion model and its Mixture-of-Attention adapter, trained on drawn people in drawn scenes."""

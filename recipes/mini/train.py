@@ -1,44 +1,56 @@
-"""MoA Mini from nothing, stage by stage: `python dev.py train-mini`.
+"""Makes MoA Mini from nothing, stage by stage: `python dev.py train-mini`.
 
-Hours on a CPU; where the host has a GPU, training is done there. A stage that ended is not done again, one that was
-killed goes on from its own checkpoint; everything lies in `.mini/`, and what is shipped ends in `weights/mini/`. Delete
-`.mini/` to begin anew.
+Takes hours on a CPU; training runs on the host's GPU where there is one. Finished stages are skipped, and a killed stage
+resumes from its own checkpoint. Intermediate files lie in `.mini/`, the shipped ones in `weights/mini/`. Delete `.mini/`
+to start over.
 """
 
 import argparse
 import importlib
 import json
+from typing import NamedTuple
 
-from .faces import WORK
+from .data.faces import WORK
+
+
+class Stage(NamedTuple):
+    """One step of the recipe."""
+
+    module: str
+    """Below this package; its `main([])` runs the stage."""
+    task: str
+
 
 STAGES = {
-    "faces": "rasterise the people",
-    "dataset": "compose and caption the pictures",
-    "latents": "find the latent space",
-    "vae": "train the decoder",
-    "base": "train the text encoder and the U-Net",
-    "encoder": "school the adapter's image encoder",
-    "adapter": "train the adapter",
-    "judges": "train the judges of the evaluation",
-    "figures": "paint the README's pictures",
+    "faces": Stage("data.faces", "rasterise the people"),
+    "dataset": Stage("data.dataset", "compose and caption the pictures"),
+    "latents": Stage("data.latents", "compute the latent space"),
+    "vae": Stage("model.vae", "train the decoder"),
+    "base": Stage("model.base", "train the text encoder and the U-Net"),
+    "encoder": Stage("model.encoder", "pretrain the adapter's image encoder"),
+    "adapter": Stage("model.adapter", "train the adapter"),
+    "judges": Stage("judging.judges", "train the evaluation's networks"),
+    "figures": Stage("figures", "generate the README's pictures"),
 }
 DONE = WORK / "done.json"
 
 
 def main(argv: list[str]) -> None:
-    """Run the stages that are not done, or those named."""
+    """Run the unfinished stages, or those named on the command line."""
     width = max(map(len, STAGES))
-    stages = "\n".join(f"  {name:{width}}  {text}" for name, text in STAGES.items())
+    stages = "\n".join(f"  {name:{width}}  {stage.task}" for name, stage in STAGES.items())
     parser = argparse.ArgumentParser(
         prog="train-mini", description=f"{__doc__}\n{stages}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("stages", nargs="*", choices=[*STAGES, []], metavar="stage", help="only these, done or not")
+    parser.add_argument(
+        "stages", nargs="*", choices=[*STAGES, []], metavar="stage", help="only these stages, finished or not"
+    )
     named = parser.parse_args(argv).stages
     WORK.mkdir(exist_ok=True)
     done = set(json.loads(DONE.read_text())) if DONE.is_file() else set()
-    for stage, text in STAGES.items():
-        if stage in named or (not named and stage not in done):
-            print(f"{stage}: {text}", flush=True)
-            importlib.import_module(f".{stage}", __package__).main([])
-            done.add(stage)
+    for name, stage in STAGES.items():
+        if name in named or (not named and name not in done):
+            print(f"{name}: {stage.task}", flush=True)
+            importlib.import_module(f".{stage.module}", __package__).main([])
+            done.add(name)
             DONE.write_text(json.dumps(sorted(done)))

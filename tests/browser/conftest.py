@@ -13,11 +13,13 @@ from playwright.sync_api import Browser, Page, sync_playwright
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT))
 
+from devtools import archive  # noqa: E402
 from devtools import browser as browsers  # noqa: E402
-from devtools import demo  # noqa: E402
 from devtools import host as hosts  # noqa: E402
 from devtools.server import Server  # noqa: E402
 
+TINY = ROOT / "tests" / "comfy" / "tiny_pack"
+"""A checkpoint for tests."""
 START_MS = 600_000
 """A busy machine takes its time."""
 EXTENSIONS_OF_THE_PAGE = 20
@@ -26,9 +28,10 @@ EXTENSIONS_OF_THE_PAGE = 20
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """With the archive that users install, in an empty base folder."""
     folder = tmp_path_factory.mktemp("server")
-    with Server(hosts.find(), Path(sys.executable), folder, packs=[ROOT], cpu=True) as running:
-        demo.place_references(folder)
+    pack = archive.unpack(tmp_path_factory.mktemp("archive"))
+    with Server(hosts.find(), Path(sys.executable), folder, packs=[pack, TINY], cpu=True) as running:
         running.post("/settings", {"Comfy.TutorialCompleted": True})  # else a dialog covers the canvas
         yield running
 

@@ -1,7 +1,8 @@
-"""Imports the real host into this process and our pack as `comfyui_moa`; starts a server when a test asks for it."""
+"""Imports the real host into this process and our pack as `comfyui_moa`; starts a server when a test requests it."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import tempfile
@@ -22,12 +23,21 @@ BASE = Path(tempfile.mkdtemp(prefix="moa-host-"))
 """Base folder of the in-process host: models, inputs and outputs of tests never enter a real tree."""
 
 import_host(hosts.find(), base=BASE)
+PACK = import_pack()
+"""Here, before any test file: these import it by its name."""
+
+collect_ignore = [] if importlib.util.find_spec("comfy.multigpu") else ["test_multigpu.py"]
+"""The oldest releases use one GPU only."""
+
+
+def pytest_report_header() -> str:
+    return f"ComfyUI {hosts.version(hosts.find())}"
 
 
 @pytest.fixture(scope="session")
 def pack():
     """Our pack as the package `comfyui_moa`; its core is `pack.moa_attention`, the only copy in this process."""
-    return import_pack()
+    return PACK
 
 
 @pytest.fixture(scope="session")
@@ -38,9 +48,9 @@ def base() -> Path:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A real ComfyUI server on a free loopback port, on CPU, with our pack among its custom nodes."""
+    """A real ComfyUI server on a free loopback port, on CPU, with our pack and that of the tests among its custom nodes."""
     folder = tmp_path_factory.mktemp("server")
-    with Server(hosts.find(), Path(sys.executable), folder, packs=[ROOT], cpu=True) as running:
+    with Server(hosts.find(), Path(sys.executable), folder, packs=[ROOT, HERE / "tiny_pack"], cpu=True) as running:
         yield running
 
 

@@ -1,4 +1,4 @@
-"""What tests of the evaluation share: drawn people, config files, the command itself."""
+"""Shared by tests of the evaluation: drawn people, config files, the command itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def draw(path: Path, skin: str, shirt: str) -> None:
 
 
 def drawn_people(folder: Path) -> Path:
-    """Two men; of one there is another picture."""
+    """Two men; one of them has a second picture."""
     folder.mkdir()
     for name, skin, shirt in (("adam", "#7b4b2a", "#2060c0"), ("bert", "#f0c8a0", "#c02020")):
         draw(folder / f"{name}.png", skin, shirt)
@@ -50,11 +50,11 @@ def config(path: Path, folder: Path, checkpoint: str = "moa-mini", **options: ob
 
 
 def evaluate(file: Path) -> dict:
-    """What the command writes."""
+    """The result that the command writes."""
     importlib.import_module("comfyui_moa.recipes.adapter.evaluate").main([str(file)])
     return json.loads((file.parent / "out" / "evaluation" / "evaluation.json").read_text())
 
 
 def times(file: Path) -> dict[str, int]:
-    """When each picture was painted."""
+    """The time at which each picture was written, by its name."""
     return {p.name: p.stat().st_mtime_ns for p in (file.parent / "out" / "evaluation" / "pictures").glob("*.png")}

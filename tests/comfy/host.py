@@ -7,7 +7,10 @@ seeded generator, so two calls with the same arguments give equal models.
 from __future__ import annotations
 
 import importlib
+import json
 import math
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import comfy.clip_vision
@@ -90,7 +93,7 @@ def sdxl(channels: int = 32, context: int = SDXL_CONTEXT, pooled: int = SDXL_G, 
 
 
 def real_width(base: str) -> tuple[type[BASE], dict[str, Any]]:
-    """Family and layout of "sd15" or "sdxl" as people have them."""
+    """Family and layout of "sd15" or "sdxl" as published."""
     if base == "sd15":
         return comfy.supported_models.SD15, sd15_layout(channels=320, context=768)
     return comfy.supported_models.SDXL, sdxl_layout(channels=320, context=2048, pooled=1280)
@@ -103,7 +106,7 @@ def build(
     dtype: torch.dtype = torch.float32,
     compute: torch.dtype | None = None,
 ) -> comfy.model_base.BaseModel:
-    """The host's model for a layout, with whatever is in memory for weights; computed in another dtype where that is given."""
+    """The host's model for a layout, with uninitialised weights; computed in another dtype where one is given."""
     common = {
         "image_size": 32,
         "out_channels": 4,
@@ -159,11 +162,14 @@ def _clip(target: ClipTarget, widths: dict[str, Any], seed: int) -> comfy.sd.CLI
 
 
 def clip_vision(hidden: int, projected: int, **other: Any) -> Any:
-    """The host's CLIP vision model with random weights: two layers, 4 × 4 patches, and whatever else is to be other."""
+    """The host's CLIP vision model with random weights: two layers, 4 × 4 patches; `other` replaces entries of its config."""
     layout: dict[str, Any] = {"model_type": "clip_vision_model", "hidden_size": hidden, "num_hidden_layers": 2}
     layout |= {"num_attention_heads": 2, "intermediate_size": 2 * hidden, "hidden_act": "gelu", "image_size": 224}
     layout |= {"patch_size": 56, "num_channels": 3, "projection_dim": projected, "layer_norm_eps": 1e-5}
-    vision = comfy.clip_vision.ClipVisionModel({**layout, **other})
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "config.json"  # hosts before 0.23 take no dict
+        file.write_text(json.dumps({**layout, **other}), encoding="utf-8")
+        vision = comfy.clip_vision.ClipVisionModel(str(file))
     randomise(vision.model)
     return vision
 
@@ -186,6 +192,11 @@ def conditioning(
 def empty_latent(height: int = 16, width: int = 16, batch: int = 1, channels: int = 4) -> dict[str, Tensor]:
     """A LATENT of zeros; height and width in latent pixels."""
     return {"samples": torch.zeros(batch, channels, height, width)}
+
+
+def core_node(name: str, method: str, *args: Any) -> Any:
+    """The first output of a node in the host's own nodes.py."""
+    return getattr(getattr(importlib.import_module("nodes"), name)(), method)(*args)[0]
 
 
 def sample(

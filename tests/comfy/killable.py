@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import socket
 import sys
 import tempfile
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -18,8 +20,9 @@ import_pack()
 from comfyui_moa.recipes.adapter import train  # noqa: E402
 
 
-def run(config: str) -> None:
-    train.main([config])
+def run(arguments: list[str], variables: dict[str, str]) -> None:
+    os.environ.update(variables)
+    train.main(arguments)
 
 
 def context() -> ForkServerContext:
@@ -28,7 +31,20 @@ def context() -> ForkServerContext:
     return made
 
 
-def start(server: ForkServerContext, config: Path) -> ForkServerProcess:
-    process = server.Process(target=run, args=(str(config),))
+def start(server: ForkServerContext, config: Path, *options: str, **variables: str) -> ForkServerProcess:
+    """`dev.py train CONFIG OPTIONS` with these environment variables."""
+    process = server.Process(target=run, args=([str(config), *options], variables))
     process.start()
     return process
+
+
+def start_two(server: ForkServerContext, config: Path, *options: str) -> list[ForkServerProcess]:
+    """Two processes that share every step, with the variables that Accelerate's launcher sets."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [
+        start(server, config, *options, RANK=rank, LOCAL_RANK=rank, ACCELERATE_USE_CPU="true", **shared)
+        for rank in "01"
+    ]

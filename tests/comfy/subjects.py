@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import host
 import torch
+from comfyui_moa.moa_attention.adapters.moa import MoAAdapter
+from comfyui_moa.moa_attention.method.layer import Observe
+from comfyui_moa.moa_attention.method.spec import EMBEDDED_ENCODER, MoAConfig
+from comfyui_moa.moa_attention.run.listener import CallInfo, RunListener
+from comfyui_moa.nodes.host.files import adapters
+from comfyui_moa.nodes.host.model import patch
+from comfyui_moa.nodes.host.model.unet import attention_layers, unet_of
+from comfyui_moa.nodes.host.prompts.subject_context import Binding, with_subjects
+from comfyui_moa.nodes.sockets import LoadedAdapter, Subject, SubjectSettings
 from torch import Tensor, nn
-
-from devtools.in_process import import_pack
-
-import_pack()
-from comfyui_moa.moa_attention.adapter import MoAAdapter  # noqa: E402
-from comfyui_moa.moa_attention.config import EMBEDDED_ENCODER, MoAConfig  # noqa: E402
-from comfyui_moa.nodes import layers, patch, text  # noqa: E402
-from comfyui_moa.nodes.sockets import Adapter, Subject  # noqa: E402
 
 FEATURE = 24
 """Width of the image features of these adapters."""
 ENCODER = "features of the tests"
+NO_SETTINGS = SubjectSettings()
 
 
 @dataclass
@@ -32,15 +34,21 @@ class Family:
     model: Any
     context: int
     pooled: int | None
-    adapter: Adapter
+    adapter: LoadedAdapter
 
-    def prompt(self, seed: int = 1, subjects: Mapping[int, int] | None = None, tokens: int = 77) -> host.Conditioning:
-        """A CONDITIONING; `subjects` maps a token's position to the seed of the picture that takes its place."""
+    def prompt(
+        self,
+        seed: int = 1,
+        subjects: Mapping[int, int] | None = None,
+        tokens: int = 77,
+        settings: SubjectSettings = NO_SETTINGS,
+    ) -> host.Conditioning:
+        """A CONDITIONING; `subjects` maps a token's position to the seed of the picture bound to it."""
         [[context, extra]] = host.conditioning(self.context, tokens=tokens, pooled=self.pooled, seed=seed)
         if not subjects:
             return [[context, extra]]
-        bindings = [text.Binding(Subject("man", 1, picture(s), ENCODER), p) for p, s in subjects.items()]
-        return [[context, {**extra, **text.payload(context, extra, bindings)}]]
+        bindings = [Binding(Subject("man", 1, picture(s), ENCODER, settings), p) for p, s in subjects.items()]
+        return [with_subjects(context, extra, bindings)]
 
     def sample(
         self, model: Any, positive: Any, negative: Any = None, size: tuple[int, ...] = (8, 8), **options
@@ -49,38 +57,37 @@ class Family:
         negative = self.prompt(seed=2) if negative is None else negative
         return host.sample(model, positive, negative, host.empty_latent(*size), **options)
 
-    def attach(self, model: Any = None, adapter: Adapter | None = None, **options: Any) -> Any:
+    def attach(self, model: Any = None, adapter: LoadedAdapter | None = None, **options: Any) -> Any:
         chosen = self.adapter if adapter is None else adapter
         model = self.model if model is None else model
         return patch.apply_adapter(model, chosen.patcher, encoder=chosen.encoder, **options)
 
 
 def picture(seed: int) -> Tensor:
-    """(1, FEATURE), what an encoder would have made of a picture."""
+    """(1, FEATURE), as an encoder would give for a picture."""
     return torch.randn(1, FEATURE, generator=torch.Generator().manual_seed(seed))
 
 
 def attentions(model: Any) -> dict[str, nn.Module]:
-    unet = layers.unet_of(model.model)
-    return {layer.spec.name: unet.get_submodule(layer.path) for layer in layers.attention_layers(unet)}
+    unet = unet_of(model.model)
+    return {layer.spec.name: unet.get_submodule(layer.path) for layer in attention_layers(unet)}
 
 
 def make_config(
     model: Any, context: int, base: str = "test", image_encoder: str = EMBEDDED_ENCODER, **options: Any
 ) -> MoAConfig:
-    specs = tuple(layer.spec for layer in layers.attention_layers(layers.unet_of(model.model)))
+    specs = tuple(layer.spec for layer in attention_layers(unet_of(model.model)))
     return MoAConfig(base, specs, context, image_encoder, FEATURE, **options)
 
 
-def make_adapter(model: Any, context: int, *, fresh: bool = False, seed: int = 5, **options: Any) -> Adapter:
+def make_adapter(model: Any, context: int, *, fresh: bool = False, seed: int = 5, **options: Any) -> LoadedAdapter:
     """An adapter for a model: untrained (`fresh`), or random in every weight."""
-    import comfy.ops
 
-    module = MoAAdapter(make_config(model, context, **options), operations=comfy.ops.manual_cast)
+    module = MoAAdapter(make_config(model, context, **options), adapters.HOST)
     host.randomise(module, seed)
     if fresh:
         module.init_from(attentions(model))
-    return Adapter(patch.host_patcher(module.eval().requires_grad_(False)), "test.safetensors", ENCODER)
+    return LoadedAdapter(patch.host_patcher(module.eval().requires_grad_(False)), "test.safetensors", ENCODER)
 
 
 def make_family(name: str) -> Family:
@@ -104,7 +111,7 @@ def counted_calls(model: Any) -> Iterator[list[int]]:
 
 @contextmanager
 def one_by_one(model: Any) -> Iterator[None]:
-    """Inside the block the host believes that no two conditionings fit into memory together."""
+    """Inside the block the host evaluates each conditioning by itself, as if memory were short."""
     model.model.memory_required = lambda *_args, **_options: float("inf")
     try:
         yield
@@ -117,11 +124,21 @@ def difference(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max() / a.std())
 
 
+def rms_difference(a: Tensor, b: Tensor) -> float:
+    """The root of the mean square of the difference, in standard deviations of the first."""
+    return float((a - b).square().mean().sqrt() / a.std())
+
+
 def first(output: Any) -> Any:
     """The first result of a node of either API."""
     return output[0] if isinstance(output, tuple) else output.result[0]
 
 
-def silent(_sigma: Tensor, _images: Tensor) -> Callable:
-    """A recorder for `call_with_subjects` that looks away."""
-    return lambda _spec, _routing: None
+class Recorder(RunListener):
+    """Passes the routing of every layer to a function."""
+
+    def __init__(self, observe: Observe):
+        self.observe = observe
+
+    def begin_call(self, call: CallInfo) -> Observe:
+        return self.observe

@@ -1,4 +1,4 @@
-"""A subject of whom there is no picture: every node that takes subjects, and a whole workflow on a real server."""
+"""A subject without any picture: every node that takes subjects, and a whole workflow on a real server."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 import skimage.data
 import subjects
 import torch
+from comfyui_moa.nodes.encode import SubjectEncode
 from comfyui_moa.nodes.library import MoASaveSubject, MoASubjectBlend
 from comfyui_moa.nodes.prompt import MoATextEncode
 from comfyui_moa.nodes.settings import MoASubjectSettings
 from comfyui_moa.nodes.sockets import Subject
-from comfyui_moa.nodes.subject import SubjectEncode
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -35,56 +35,58 @@ def clip() -> comfy.sd.CLIP:
 
 
 @pytest.fixture(scope="module")
-def nobody(family: subjects.Family) -> Subject:
+def absent(family: subjects.Family) -> Subject:
     return SubjectEncode.execute(family.adapter, torch.zeros(0, 512, 512, 3), " man ").result[0]
 
 
-def somebody(word: str) -> Subject:
+def present(word: str) -> Subject:
     return Subject(word, 1, subjects.picture(1), subjects.ENCODER)
 
 
-def test_no_picture_makes_nobody(nobody: Subject):
-    assert nobody.absent and nobody.word == "man" and nobody.encoder == subjects.ENCODER
-    assert not somebody("man").absent
+def test_without_pictures_a_subject_is_absent(absent: Subject):
+    assert absent.absent and absent.word == "man" and absent.encoder == subjects.ENCODER
+    assert not present("man").absent
 
 
-def test_a_prompt_leaves_nobody_out(clip: comfy.sd.CLIP, nobody: Subject):
+def test_a_prompt_leaves_an_absent_subject_out(clip: comfy.sd.CLIP, absent: Subject):
     [[context, extra]] = host.encode(clip, "a man and a woman")
-    [[ours, ours_extra]], report = MoATextEncode.execute(clip, "a man and a woman", {"subject_0": nobody}).result
+    [[ours, ours_extra]], report = MoATextEncode.execute(clip, "a man and a woman", {"subject_0": absent}).result
     assert torch.equal(ours, context) and ours_extra.keys() == extra.keys()
-    assert report.splitlines()[1:] == ["no subjects", "left out: 'man', of whom there is no picture"]
+    assert report.splitlines()[1:] == ["no subjects", "left out: 'man', which has no picture"]
 
 
-def test_the_others_of_a_prompt_stay(clip: comfy.sd.CLIP, nobody: Subject):
-    woman = somebody("woman")
-    alone = MoATextEncode.execute(clip, "a man and a woman", {"subject_0": woman}).result[0][0][1]["model_conds"]
-    both, report = MoATextEncode.execute(clip, "a man and a woman", {"subject_0": nobody, "subject_1": woman}).result
-    conds = both[0][1]["model_conds"]
-    assert all(torch.equal(conds[key].cond, alone[key].cond) for key in alone)
+def test_the_others_of_a_prompt_stay(clip: comfy.sd.CLIP, absent: Subject):
+    woman = present("woman")
+    [[alone, _]] = MoATextEncode.execute(clip, "a man and a woman", {"subject_0": woman}).result[0]
+    both, report = MoATextEncode.execute(clip, "a man and a woman", {"subject_0": absent, "subject_1": woman}).result
+    [[context, _]] = both
+    assert torch.equal(context, alone) and context.bindings == alone.bindings and alone.bindings[0].subject is woman
     assert "subject 1: 'woman'" in report and "left out: 'man'" in report
-    MoATextEncode.execute(clip, "a beach", {"subject_0": nobody})  # whose word need not be there
+    MoATextEncode.execute(
+        clip, "a beach", {"subject_0": absent}
+    )  # the word of an absent subject may be missing from the prompt
 
 
-def test_settings_pass_nobody_through(nobody: Subject):
-    assert MoASubjectSettings.execute(nobody, 0.5, 0.0, 1.0, region=torch.zeros(1, 4, 4)).result[0] is nobody
+def test_settings_pass_an_absent_subject_through(absent: Subject):
+    assert MoASubjectSettings.execute(absent, 0.5, 0.0, 1.0, region=torch.zeros(1, 4, 4)).result[0] is absent
 
 
-def test_a_blend_with_nobody_is_the_other(nobody: Subject):
-    woman = somebody("woman")
-    assert MoASubjectBlend.execute(woman, nobody, 0.7, "sphere").result[0] is woman
-    second = MoASubjectBlend.execute(nobody, woman, 0.3, "straight").result[0]
+def test_a_blend_with_an_absent_subject_is_the_other(absent: Subject):
+    woman = present("woman")
+    assert MoASubjectBlend.execute(woman, absent, 0.7, "sphere").result[0] is woman
+    second = MoASubjectBlend.execute(absent, woman, 0.3, "straight").result[0]
     assert second.word == "man" and torch.equal(second.features, woman.features)
-    assert MoASubjectBlend.execute(nobody, nobody, 0.5, "sphere").result[0].absent
+    assert MoASubjectBlend.execute(absent, absent, 0.5, "sphere").result[0].absent
 
 
-def test_nobody_is_not_saved(base: Path, nobody: Subject):
-    with pytest.raises(ValueError, match="nobody to save as 'ghost'.*no picture of 'man'"):
-        MoASaveSubject.execute(nobody, "ghost")
+def test_an_absent_subject_is_not_saved(base: Path, absent: Subject):
+    with pytest.raises(ValueError, match="Nothing to save as 'ghost'.*no picture of 'man'"):
+        MoASaveSubject.execute(absent, "ghost")
     assert not list(base.rglob("ghost*"))
 
 
 def workflow(photograph: str) -> dict[str, Any]:
-    """A photograph, cropped to its face, in a prompt on MoA Mini; 20: latent, 21: what the crop and the prompt report."""
+    """A photograph, cropped to its face, in a prompt on MoA Mini; 20: latent, 21 and 22: reports of the crop and the prompt."""
     return {
         "1": {"class_type": "MoALoadMini", "inputs": {"model": "mini"}},
         "2": {"class_type": "LoadMoAAdapter", "inputs": {"adapter_file": ADAPTER}},
@@ -105,13 +107,13 @@ def workflow(photograph: str) -> dict[str, Any]:
             "class_type": "ApplyMoA",
             "inputs": {"model": ["1", 0], "adapter": ["2", 0], "strength": 1.0, "start_percent": 0.0, "end_percent": 1.0},
         },
-        **painted(["8", 0], ["6", 0]),
+        **sampled(["8", 0], ["6", 0]),
         "21": {"class_type": "PreviewAny", "inputs": {"source": ["4", 1]}},
         "22": {"class_type": "PreviewAny", "inputs": {"source": ["6", 1]}},
     }  # fmt: skip
 
 
-def painted(model: list, positive: list) -> dict[str, Any]:
+def sampled(model: list, positive: list) -> dict[str, Any]:
     return {
         "10": {"class_type": "EmptyLatentImage", "inputs": {"width": 128, "height": 128, "batch_size": 1}},
         "11": {
@@ -125,7 +127,7 @@ def painted(model: list, positive: list) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_without_a_face_the_workflow_paints_the_base_models_picture(server: Server):
+def test_without_a_face_the_workflow_gives_the_base_models_latent(server: Server):
     for name in ("coffee", "astronaut"):
         Image.fromarray(getattr(skimage.data, name)()).save(server.base / "input" / f"{name}.png")
 
@@ -135,11 +137,11 @@ def test_without_a_face_the_workflow_paints_the_base_models_picture(server: Serv
         reports = "\n".join(outputs[node]["text"][0] for node in ("21", "22") if node in outputs)
         return load_file(server.base / "output" / file["subfolder"] / file["filename"])["latent_tensor"], reports
 
-    nobody = workflow("coffee.png")
-    plain = {key: nobody[key] for key in ("1", "7")} | painted(["1", 0], ["9", 0])
+    absent = workflow("coffee.png")
+    plain = {key: absent[key] for key in ("1", "7")} | sampled(["1", 0], ["9", 0])
     plain["9"] = {"class_type": "CLIPTextEncode", "inputs": {"clip": ["1", 1], "text": "a man on a beach"}}
     base, _ = latent(plain)
-    without, report = latent(nobody)
+    without, report = latent(absent)
     assert torch.equal(without, base)
     assert "no picture is left" in report and "left out: 'man'" in report
     with_her, report = latent(workflow("astronaut.png"))

@@ -13,9 +13,9 @@ import subjects
 import torch
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
-from comfyui_moa.moa_attention.budget import AutomaticBudget, Budget
-from comfyui_moa.moa_attention.trace import Trace
-from comfyui_moa.nodes import patch
+from comfyui_moa.moa_attention.run.budget import AutomaticBudget, Budget
+from comfyui_moa.moa_attention.run.trace import Trace
+from comfyui_moa.nodes.host.model import unet
 from torch._dynamo.utils import counters
 
 MAN = {4: 11}
@@ -27,7 +27,7 @@ LEVELS |= {"transformer_depth_middle": 1, "transformer_depth_output": [1, 1, 1, 
 
 @pytest.fixture(scope="module")
 def family() -> subjects.Family:
-    """SD1.5's kind of U-Net with seven transformer blocks: every graph takes its time."""
+    """SD1.5's kind of U-Net with seven transformer blocks only, as compiling a graph is slow."""
     layout = {**host.sd15_layout(32, host.SD15_CONTEXT), **LEVELS}
     model = host.patcher(comfy.supported_models.SD15, layout)
     return subjects.Family("small", model, host.SD15_CONTEXT, None, subjects.make_adapter(model, host.SD15_CONTEXT))
@@ -36,7 +36,7 @@ def family() -> subjects.Family:
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Graphs are counted from nothing, with the attention of GPUs: the host's own for CPUs breaks graphs by itself."""
-    for module in (attention, patch):
+    for module in (attention, unet):
         monkeypatch.setattr(module, "optimized_attention", attention.attention_pytorch)
     torch._dynamo.reset()
     counters.clear()
@@ -56,7 +56,7 @@ def graphs() -> int:
     return counters["stats"]["unique_graphs"]
 
 
-def test_what_a_user_changes_compiles_nothing_anew_and_what_must_is_noticed(family: subjects.Family):
+def test_changed_values_compile_no_new_graph_and_other_changes_compile_one(family: subjects.Family):
     base = compiled(family.model)
 
     def same(prompt: Any, **options: Any) -> None:
@@ -70,7 +70,7 @@ def test_what_a_user_changes_compiles_nothing_anew_and_what_must_is_noticed(fami
     same(family.prompt(subjects=MAN), prior_bias=0.7)
     assert graphs() == 1, "subject, prompt and strength are values"
     same(family.prompt(subjects=MAN), start=0.5)
-    assert graphs() == 2, "a call in which nobody speaks is another graph, once"
+    assert graphs() == 2, "a call without an active subject is another graph, once"
     same(family.prompt(subjects=MAN))
     same(family.prompt())
     same(family.prompt(subjects=MAN), budget=Budget(0.25))
@@ -82,11 +82,11 @@ def test_a_trace_and_two_people_before_the_compiler(family: subjects.Family):
     prompt, traces = family.prompt(subjects={4: 11, 6: 12}), []
     for through in (compiled, lambda model: model):
         trace = Trace(family.adapter.patcher.model.config.layers)
-        traces.append((family.sample(through(family.attach(trace=trace)), prompt, steps=1), trace))
-    (got, seen), (expected, plain) = traces
+        traces.append((family.sample(through(family.attach(observers=[trace])), prompt, steps=1), trace))
+    (got, traced), (expected, plain) = traces
     assert subjects.difference(expected, got) < 1e-5
     assert graphs() == 1 and not counters["graph_break"]
-    for ours, theirs in zip(seen.calls, plain.calls, strict=True):
+    for ours, theirs in zip(traced.calls, plain.calls, strict=True):
         assert ours.maps.keys() == theirs.maps.keys() and len(ours.maps) == 14
         assert all(torch.allclose(ours.maps[n].float(), theirs.maps[n].float(), atol=1e-3) for n in ours.maps)
 

@@ -118,7 +118,7 @@ def test_the_order_of_conds_does_not_matter(family: Family):
     assert subjects.difference(forth, back) < TOLERANCE
 
 
-def test_without_guidance_only_the_positive_is_asked(family: Family):
+def test_only_the_positive_is_computed_without_guidance(family: Family):
     with subjects.counted_calls(family.model) as rows:
         result = family.sample(family.attach(), family.prompt(1, MAN), cfg=1.0)
     assert rows == [1, 1]

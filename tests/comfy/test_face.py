@@ -1,21 +1,23 @@
-"""Face embeddings for FaceID files. InsightFace's models cannot be had here: whoever answers in its place has its interface."""
+"""Face embeddings for FaceID files. The recogniser has InsightFace's interface, not its models, which are not free."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import host
 import numpy as np
 import pytest
 import torch
-from comfyui_moa.moa_attention.align import EXTENT, TEMPLATE
-from comfyui_moa.nodes.clip_files import fitting, width_of
+from comfyui_moa.moa_attention.subjects.align import TEMPLATE, TEMPLATE_SIDE
+from comfyui_moa.nodes.encode import SubjectEncode
 from comfyui_moa.nodes.face import SKIP, STOP, MoAFaceEmbedding, MoALoadFaceEmbedding
-from comfyui_moa.nodes.folders import register_adapter_folders
+from comfyui_moa.nodes.host.files.clip_files import fitting_files_hint, width_in_file
+from comfyui_moa.nodes.host.files.folders import register_adapter_folders
+from comfyui_moa.nodes.host.pictures.vision import CLIP_PICTURE
+from comfyui_moa.nodes.host.prompts.subject_context import SubjectContext
 from comfyui_moa.nodes.prompt import MoATextEncode
-from comfyui_moa.nodes.sight import CLIP_PICTURE
-from comfyui_moa.nodes.subject import SubjectEncode
 from safetensors.torch import save_file
 from test_image_prompts import TOKENS, load_from_drop_down
 
@@ -24,11 +26,11 @@ from test_image_prompts import TOKENS, load_from_drop_down
 class Face:
     bbox: np.ndarray
     kps: np.ndarray
-    normed_embedding: np.ndarray
+    embedding: np.ndarray
 
 
 class Recogniser:
-    """Sees a face in every red square of 8 × 8 pixels and bigger; its embedding says how big."""
+    """Finds a face in every red square; the embedding is one at the index of its side in pixels."""
 
     def get(self, pixels: np.ndarray) -> list[Face]:
         assert pixels.dtype == np.uint8 and pixels.flags["C_CONTIGUOUS"]
@@ -41,7 +43,9 @@ class Recogniser:
         side = right - left
         embedding = np.zeros(512, np.float32)
         embedding[side] = 1
-        return Face(np.array([left, 4, right, 4 + side]), TEMPLATE.numpy() * side / EXTENT + [left, 4], embedding)
+        return Face(
+            np.array([left, 4, right, 4 + side]), TEMPLATE.numpy() * side / TEMPLATE_SIDE + [left, 4], embedding
+        )
 
 
 def picture(*squares: tuple[int, int]) -> torch.Tensor:
@@ -68,22 +72,39 @@ def test_the_wanted_face_is_embedded_and_cut_out():
 
 def test_pictures_without_that_face_stop_or_are_left_out():
     batch = torch.cat([picture((4, 14)), picture(), picture((4, 24))])
-    with pytest.raises(ValueError, match=r"face 1 \(largest first\) in picture 2 and found none"):
+    with pytest.raises(ValueError, match=r"face 1 \(largest first\) in picture 2, but found none"):
         embed(batch)
     face, images = embed(batch, if_none=SKIP)
     assert face.argmax(dim=1).tolist() == [10, 20] and len(images) == 2
-    with pytest.raises(ValueError, match="face 2 .* in picture 1 and found 1"):
+    with pytest.raises(ValueError, match="face 2 .* in picture 1, but found 1"):
         embed(batch, index=2)
 
 
-def test_nobody_found_leaves_the_prompt_as_it_is(base: Path):
+def test_without_any_face_the_prompt_is_unchanged(base: Path):
     adapter, _ = load_from_drop_down("faceid", base)
     face, images = embed(picture(), if_none=SKIP)
     (subject,) = SubjectEncode.execute(adapter, images, "man", face=face).result
     assert subject.absent
     clip = host.sd15_clip(host.SD15_CONTEXT)
     conditioning, report = MoATextEncode.execute(clip, "a man", {"subject_0": subject}).result
-    assert "left out: 'man'" in report and "model_conds" not in conditioning[0][1]
+    assert "left out: 'man'" in report and not isinstance(conditioning[0][0], SubjectContext)
+
+
+@pytest.mark.parametrize("kind", ["faceid", "instantid"])
+def test_the_length_of_an_embedding_counts_where_the_file_needs_it(kind: Any, base: Path):
+    adapter, _ = load_from_drop_down(kind, base)
+    face = torch.rand(1, 512, generator=torch.Generator().manual_seed(1))
+    short, long = (
+        SubjectEncode.execute(adapter, picture(), "man", face=length * face).result[0].features for length in (1.0, 3.0)
+    )
+    if kind == "faceid":
+        torch.testing.assert_close(short, long, rtol=1e-4, atol=1e-5)
+        return
+    assert (short - long).abs().max() > 1e-3
+    projection = adapter.patcher.model.projection
+    torch.testing.assert_close(short, projection(face).detach().flatten(1), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="needs a face embedding as the recogniser gives it"):
+        SubjectEncode.execute(adapter, picture(), "man", face=torch.nn.functional.normalize(face))
 
 
 def test_files_of_embeddings(base: Path):
@@ -102,21 +123,23 @@ def test_files_of_embeddings(base: Path):
     assert subject.features.shape == (1, TOKENS * host.SD15_CONTEXT)
 
 
-def test_files_that_hold_something_else_are_refused(base: Path):
+def test_files_without_one_embedding_array_are_refused(base: Path):
     register_adapter_folders()
     folder = base / "models" / "moa" / "faces"
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "words.npy", np.array(["a"]))
     np.save(folder / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     save_file({"a": torch.zeros(512), "b": torch.zeros(512)}, folder / "two.safetensors")
+    np.save(folder / "infinite.npy", np.full(512, np.inf))
     for name, message in (
+        ("infinite.npy", "infinite.npy' contains NaN or infinity"),
         ("words.npy", "cannot be read"),
         ("objects.npy", "cannot be read"),
-        ("two.safetensors", r"it holds a \(512,\), b"),
+        ("two.safetensors", r"but contains a \(512,\), b"),
     ):
         with pytest.raises(ValueError, match=message):
             MoALoadFaceEmbedding.execute(name)
-    with pytest.raises(FileNotFoundError, match="No face embedding '../../secret.npy' in .*There: .*words.npy"):
+    with pytest.raises(FileNotFoundError, match="No face embedding '../../secret.npy' in .*Files there: .*words.npy"):
         MoALoadFaceEmbedding.execute("../../secret.npy")
 
 
@@ -131,17 +154,21 @@ def test_messages_name_the_clip_vision_files_that_fit(base: Path):
         {"visual.proj": torch.zeros(20, 12), "visual.ln_post.weight": torch.zeros(20)}, folder / "open.safetensors"
     )
     (folder / "torn.safetensors").write_bytes(b"torn")
-    assert width_of(str(folder / "torn.safetensors"), "patches") is None
-    for sees, width, name in (
+    assert width_in_file(str(folder / "torn.safetensors"), "patches") is None
+    for encoder_input, width, name in (
         ("patches", 24, "small"),
         ("embedding", 16, "small"),
         ("patches", 20, "open"),
         ("embedding", 12, "open"),
     ):
-        assert fitting(sees, width) == f"Of models/clip_vision fits: {name}.safetensors."
-    assert fitting("patches", 16) == "Of the 3 file(s) in models/clip_vision none fits; put that model there."
+        assert fitting_files_hint(encoder_input, width) == f"Models in models/clip_vision that fit: {name}.safetensors."
+    assert fitting_files_hint("patches", 16) == (
+        "No model in models/clip_vision fits (3 checked). Download that model and put it there."
+    )
     adapter, _ = load_from_drop_down("plus", base)
-    with pytest.raises(ValueError, match="none is connected. .* Of models/clip_vision fits: small.safetensors"):
+    with pytest.raises(
+        ValueError, match="none is connected. .* Models in models/clip_vision that fit: small.safetensors"
+    ):
         SubjectEncode.execute(adapter, picture(), "man")
     for file in folder.iterdir():
         file.unlink()

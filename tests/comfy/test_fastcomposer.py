@@ -13,17 +13,20 @@ import host
 import pytest
 import subjects
 import torch
-from comfyui_moa.moa_attention.importers.fastcomposer import import_fastcomposer
-from comfyui_moa.moa_attention.reference import prepare_reference
-from comfyui_moa.moa_attention.word_router import WordRouter
-from comfyui_moa.nodes import layers, text
+from comfyui_moa.moa_attention.formats.fastcomposer import import_fastcomposer
+from comfyui_moa.moa_attention.formats.tensors import StoredFile, from_memory
+from comfyui_moa.moa_attention.routers.words import WordRouter
+from comfyui_moa.moa_attention.subjects.reference import prepare_reference
 from comfyui_moa.nodes.apply import ApplyMoA, choose_router
-from comfyui_moa.nodes.folders import register_adapter_folders
-from comfyui_moa.nodes.load import LoadMoAAdapter, encoder_identity
-from comfyui_moa.nodes.sight import CLIP_PICTURE
+from comfyui_moa.nodes.encode import SubjectEncode
+from comfyui_moa.nodes.host.files.folders import register_adapter_folders
+from comfyui_moa.nodes.host.model import layers
+from comfyui_moa.nodes.host.model.unet import attention_layers, unet_of
+from comfyui_moa.nodes.host.pictures.vision import CLIP_PICTURE
+from comfyui_moa.nodes.host.prompts.subject_context import Binding, with_subjects
+from comfyui_moa.nodes.host.training.trainable import trainable_adapter
+from comfyui_moa.nodes.load import LoadMoAAdapter
 from comfyui_moa.nodes.sockets import Subject
-from comfyui_moa.nodes.subject import SubjectEncode
-from comfyui_moa.nodes.training import trainable_adapter
 from comfyui_moa.recipes import convert_fastcomposer
 from torch import Tensor, nn
 
@@ -57,16 +60,20 @@ def family(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Converted:
     return Converted("sd15", host.sd15(), host.SD15_CONTEXT, None, adapter, file, about)
 
 
+def stored(tensors: dict[str, Tensor]) -> StoredFile:
+    return from_memory(Path("pytorch_model.bin"), tensors)
+
+
 def feature(seed: int) -> Tensor:
     return torch.randn(1, files.TINY.image, generator=torch.Generator().manual_seed(seed))
 
 
-def prompt(family: Converted, who: dict[int, int]) -> host.Conditioning:
-    """`who` maps a token's position to the seed of an image feature."""
+def prompt(family: Converted, placed: dict[int, int]) -> host.Conditioning:
+    """`placed` maps a token's position to the seed of an image feature."""
     [[context, extra]] = family.prompt()
     encoder = family.adapter.encoder
-    bindings = [text.Binding(Subject("man", 1, feature(seed), encoder), at) for at, seed in who.items()]
-    return [[context, {**extra, **text.payload(context, extra, bindings)}]]
+    bindings = [Binding(Subject("man", 1, feature(seed), encoder), at) for at, seed in placed.items()]
+    return [with_subjects(context, extra, bindings)]
 
 
 def apply(family: Converted, strength: float = 1.0, router: str = "constant") -> Any:
@@ -83,7 +90,7 @@ def tuned_unet(family: Converted) -> Any:
     return model
 
 
-def fused_by_hand(family: Converted, who: dict[int, int]) -> host.Conditioning:
+def fused_by_hand(family: Converted, placed: dict[int, int]) -> host.Conditioning:
     """The prompt with subjects written into its text embedding by the published formula."""
     weights = {k.removeprefix("postfuse_module."): t.float() for k, t in family.file.items() if "postfuse" in k}
 
@@ -98,17 +105,17 @@ def fused_by_hand(family: Converted, who: dict[int, int]) -> host.Conditioning:
 
     [[context, extra]] = family.prompt()
     context = context.clone()
-    for at, seed in who.items():
+    for at, seed in placed.items():
         word = context[:, at]
         hidden = word + mlp("mlp1", torch.cat([word, feature(seed)], -1))
         context[:, at] = norm("layer_norm", hidden + mlp("mlp2", hidden))
     return [[context, extra]]
 
 
-def test_pinned_it_is_the_model_with_fastcomposers_attention_and_prompt(family: Converted):
-    who = {MAN: 11, WOMAN: 12}
-    ours = family.sample(apply(family), prompt(family, who), cfg=1.0)
-    theirs = family.sample(tuned_unet(family), fused_by_hand(family, who), cfg=1.0)
+def test_the_pinned_adapter_is_the_model_with_fastcomposers_attention_and_prompt(family: Converted):
+    placed = {MAN: 11, WOMAN: 12}
+    ours = family.sample(apply(family), prompt(family, placed), cfg=1.0)
+    theirs = family.sample(tuned_unet(family), fused_by_hand(family, placed), cfg=1.0)
     unfused = family.sample(tuned_unet(family), family.prompt(), cfg=1.0)
     base = family.sample(family.model, family.prompt(), cfg=1.0)
     assert subjects.difference(theirs, ours) < 1e-4
@@ -125,17 +132,17 @@ def test_strength_zero_and_prompts_without_subjects_are_the_base_model(family: C
 def test_subjects_exchanged_with_their_words_are_the_same_picture(family: Converted):
     model = apply(family, router="automatic")
     forth, back, crossed = (
-        family.sample(model, prompt(family, who), steps=4)
-        for who in ({MAN: 11, WOMAN: 12}, {WOMAN: 12, MAN: 11}, {MAN: 12, WOMAN: 11})
+        family.sample(model, prompt(family, placed), steps=4)
+        for placed in ({MAN: 11, WOMAN: 12}, {WOMAN: 12, MAN: 11}, {MAN: 12, WOMAN: 11})
     )
     assert forth.isfinite().all() and subjects.difference(forth, back) < 1e-4 < subjects.difference(forth, crossed)
     constant = family.sample(apply(family), prompt(family, {MAN: 11, WOMAN: 12}), steps=4)
     assert subjects.difference(forth, constant) > 1e-3
 
 
-def test_no_learned_router_is_invented(family: Converted):
+def test_a_learned_router_is_refused_for_a_file_without_one(family: Converted):
     assert isinstance(choose_router("automatic", family.adapter), WordRouter)
-    with pytest.raises(ValueError, match="brings no learned router"):
+    with pytest.raises(ValueError, match="has no learned routers"):
         choose_router("learned", family.adapter)
 
 
@@ -148,7 +155,7 @@ def vision(hidden: int = files.TINY.vision, projected: int = files.TINY.image) -
 
 
 def tuned_vision(family: Converted) -> Any:
-    """The stock model whose end is the file's."""
+    """The stock model with its last blocks from the file."""
     made = vision()
     end = {
         f"{VISION}vision_model.encoder.layers.{24 - n}.": f"vision_model.encoder.layers.{BLOCKS - n}." for n in (1, 2)
@@ -165,11 +172,11 @@ def tuned_vision(family: Converted) -> Any:
 
 
 @torch.inference_mode()
-def test_the_tail_makes_of_the_stock_model_the_tuned_one(family: Converted):
+def test_the_tail_turns_the_stock_model_into_the_tuned_one(family: Converted):
     picture = torch.rand(1, 40, 30, 3, generator=torch.Generator().manual_seed(0))
     (subject,) = SubjectEncode.execute(family.adapter, picture, "man", clip_vision=vision()).result
-    seen = prepare_reference(picture, None, CLIP_PICTURE).movedim(1, -1)
-    tuned, stock = (model.encode_image(seen)["image_embeds"] for model in (tuned_vision(family), vision()))
+    prepared = prepare_reference(picture, None, CLIP_PICTURE).movedim(1, -1)
+    tuned, stock = (model.encode_image(prepared)["image_embeds"] for model in (tuned_vision(family), vision()))
     assert subject.features.shape == (1, files.TINY.image)
     assert subjects.difference(tuned, subject.features) < 1e-4 < 1e-2 < subjects.difference(tuned, stock)
 
@@ -177,25 +184,25 @@ def test_the_tail_makes_of_the_stock_model_the_tuned_one(family: Converted):
 def test_other_vision_models_are_refused_by_name(family: Converted):
     picture, wanted = torch.rand(1, 16, 16, 3), "needs features of 'clip-vit-large-patch14'"
     for model, message in (
-        (vision(projected=64), f"{wanted}, 48 wide; what is connected gives 64"),
-        (vision(hidden=64), f"{wanted}, 128 wide; what is connected gives 64"),
-        (host.clip_vision(8, 8), f"{wanted}, 48 wide; what is connected gives 8"),
-        (None, "'clip-vit-large-patch14', none is connected"),
+        (vision(projected=64), f"{wanted}, 48 wide, but the connected input gives 64"),
+        (vision(hidden=64), f"{wanted}, 128 wide, but the connected input gives 64"),
+        (host.clip_vision(8, 8), f"{wanted}, 48 wide, but the connected input gives 8"),
+        (None, "'clip-vit-large-patch14', and none is connected"),
     ):
         with pytest.raises(ValueError, match=message):
             SubjectEncode.execute(family.adapter, picture, "man", clip_vision=model)
 
 
 def test_features_of_two_tails_do_not_mix(family: Converted):
-    other = import_fastcomposer(files.tensors(files.TINY, files.random(1)))
-    same = import_fastcomposer(family.file)
-    assert encoder_identity(other) != encoder_identity(same) == family.adapter.encoder
+    other = import_fastcomposer(stored(files.tensors(files.TINY, files.random(1))))
+    same = import_fastcomposer(stored(family.file))
+    assert other.identity != same.identity == family.adapter.encoder
     assert family.adapter.encoder.startswith("clip-vit-large-patch14:")
 
 
-def test_the_node_tells_what_was_left_behind(family: Converted):
+def test_the_report_names_the_parts_of_the_file(family: Converted):
     assert "for sd15, 32 attention layers, whole matrices" in family.about
-    assert "sees through clip-vit-large-patch14, whose last 2 blocks it brings" in family.about
+    assert "encodes pictures with clip-vit-large-patch14, whose last 2 blocks are in the file" in family.about
     assert "licence: MIT" in family.about and "converted from: FastComposer (arXiv 2305.10431" in family.about
     assert "left behind: " in family.about and "which was fine-tuned whole: convolutions" in family.about
 
@@ -204,27 +211,27 @@ def test_the_command_refuses_other_files(tmp_path: Path, capsys: pytest.CaptureF
     torch.save({"weight": torch.zeros(1), "bias": torch.zeros(1)}, tmp_path / "other.bin")
     torch.save({"weight": object(), "bias": torch.zeros(1)}, tmp_path / "objects.bin")
     for name, message in (
-        ("other.bin", "Not a FastComposer model: .* but bias, weight"),
+        ("other.bin", "is not a FastComposer model: .* but bias, weight"),
         ("objects.bin", "cannot be read"),
     ):
         with pytest.raises(SystemExit, match=f"convert-fastcomposer: .*{message}"):
             convert_fastcomposer.main([str(tmp_path / name)])
     with pytest.raises(SystemExit):
         convert_fastcomposer.main([str(tmp_path / "other.bin"), str(tmp_path / "other.bin")])
-    assert "the adapter is a .safetensors file" in capsys.readouterr().err
+    assert "the output must be a .safetensors file" in capsys.readouterr().err
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_it_is_not_trained_further_without_routers(family: Converted):
-    encoders: Any = None  # refused before anything looks at a picture
-    with pytest.raises(ValueError, match="has no routers that could be trained"):
+    encoders: Any = None  # refused before any picture is read
+    with pytest.raises(ValueError, match="has no routers that can be trained"):
         trainable_adapter(family.model, encoders, "", family.adapter.patcher.model, 0)
 
 
 def test_a_file_of_the_published_size_fits_sd15():
-    adapter = import_fastcomposer(files.tensors(files.Widths()))
+    adapter = import_fastcomposer(stored(files.tensors(files.Widths())))
     model = host.build(*host.real_width("sd15"), device="meta")
-    assert [layer.spec for layer in layers.attention_layers(layers.unet_of(model))] == list(adapter.config.layers)
+    assert [layer.spec for layer in attention_layers(unet_of(model))] == list(adapter.config.layers)
     fitting = layers.layer_paths(model, adapter.config)
     assert len(fitting) == 32
     with pytest.raises(ValueError, match="Load a checkpoint of the adapter's family"):

@@ -10,23 +10,22 @@ import pictures
 import pytest
 import subjects
 import torch
-from comfyui_moa.moa_attention.fitted import expert_name, routers_of, save_routers
+from comfyui_moa.moa_attention.formats.routers import expert_name, routers_of, save_routers
 from comfyui_moa.moa_attention.training.base import Batch
 from comfyui_moa.moa_attention.training.config import TrainConfig
-from comfyui_moa.moa_attention.training.loop import train
 from comfyui_moa.nodes.apply import ApplyMoA, choose_router
-from comfyui_moa.nodes.folders import register_adapter_folders
+from comfyui_moa.nodes.host.files.folders import register_adapter_folders
+from comfyui_moa.nodes.host.training.trainable import with_neutral_routers
+from comfyui_moa.nodes.host.training.trainer import TrainingSession
 from comfyui_moa.nodes.load import LoadMoAAdapter
-from comfyui_moa.nodes.patch import host_patcher
 from comfyui_moa.nodes.save import MoASaveAdapter
-from comfyui_moa.nodes.training import HostBase, training_mode, with_neutral_routers
 from comfyui_moa.recipes.adapter.settings import SettingsError
 from safetensors.torch import save_file
 from test_image_prompts import MAN, TOKENS, WOMAN, Imported, family, load_from_drop_down, prompt  # noqa: F401 (a fixture)
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = TrainConfig(steps=12, batch_size=2, learning_rate=0.03, precision="float32", ema_decay=0.0, only_routers=True,
-                       router_weight=1e-2, router_foreground=1.0)  # fmt: skip
+                       router_weight=1e-2 / 16, router_foreground=1.0)  # fmt: skip
 
 
 def draw(family: Imported, lot: Any) -> Batch:  # noqa: F811
@@ -47,10 +46,11 @@ def fit(family: Imported, path: Path, state: Path) -> list[float]:  # noqa: F811
     expert = family.adapter.patcher.model
     adapter = with_neutral_routers(expert, "linear")
     before = {name: t.clone() for name, t in adapter.state_dict().items()}
-    with training_mode(family.model, SETTINGS):
-        base = HostBase(family.model, host_patcher(adapter))
-        trained = train(adapter, base, lambda lot: draw(family, lot), SETTINGS, state,
-                        lambda _step, numbers, _adapter: losses.append(numbers["router"]))  # fmt: skip
+
+    def log(_step: int, numbers: dict[str, float], _adapter: Any) -> None:
+        losses.append(numbers["router"])
+
+    trained = TrainingSession(family.model, adapter, SETTINGS, state, log).run(lambda lot: draw(family, lot))
     for name, tensor in trained.state_dict().items():
         assert ".router." in name or torch.equal(tensor, before[name]), name
     assert not expert.has_routers and not list(routers_of(expert)), "the loaded adapter is as it was"
@@ -85,7 +85,7 @@ def test_fitted_to_a_file_and_used_with_it(family: Imported, base: Path, tmp_pat
     assert subjects.difference(forth, made.sample(model, prompt(made, {MAN: 12, WOMAN: 11}), steps=4)) > 1e-3
     build, args = adapter.patcher.cached_patcher_init[:2]
     assert build(*args, disable_dynamic=True).model.has_routers
-    with pytest.raises(ValueError, match="was imported; there is nothing to save"):
+    with pytest.raises(ValueError, match="comes from a file of another format"):
         MoASaveAdapter.execute(adapter, "again", "fp16")
 
 
@@ -124,10 +124,10 @@ def test_the_command_line_fits_routers_to_an_adapter_file(
 
 
 def test_routers_cannot_be_fitted_to_nothing_or_through_what_is_not_there(tmp_path: Path, base: Path):
-    for start, message in (("nowhere.safetensors", "fits routers to adapter.start, and there is no file 'nowhere"),):
+    for start, message in (("nowhere.safetensors", "fits routers to adapter.start, but there is no file 'nowhere"),):
         with pytest.raises(SystemExit, match=message):
             configured(tmp_path, tmp_path / "out", start)
-    for kind, message in (("base", "name it in models.clip_vision"), ("faceid", "sees through face embeddings")):
+    for kind, message in (("base", "Set models.clip_vision"), ("faceid", "needs face embeddings")):
         load_from_drop_down(kind, base)
         with pytest.raises(SystemExit, match=message):
             configured(tmp_path, tmp_path / "out", (base / "models" / "ipadapter" / f"{kind}.safetensors").as_posix())

@@ -1,5 +1,6 @@
 """The harness itself: the host's classes build the shapes we claim, and they sample."""
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,8 @@ import host
 import pytest
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
+
+from devtools import draw_attachment
 
 
 def blocks(model: Any) -> int:
@@ -34,7 +37,7 @@ def test_sdxl_has_its_seventy_blocks_and_samples():
 def test_a_text_changes_the_picture():
     clip, model = host.sd15_clip(), host.sd15()
     negative = host.encode(clip, "")
-    man, woman = (host.sample(model, host.encode(clip, f"a photo of a {who}"), negative) for who in ("man", "woman"))
+    man, woman = (host.sample(model, host.encode(clip, f"a photo of a {noun}"), negative) for noun in ("man", "woman"))
     assert man.isfinite().all()
     assert not torch.equal(man, woman)
 
@@ -53,3 +56,9 @@ def test_same_seed_same_weights(factory: Callable[..., Any]):
     weight = [m.model.diffusion_model.state_dict()[key] for m in (first, second, other)]
     assert torch.equal(weight[0], weight[1])
     assert not torch.equal(weight[0], weight[2])
+
+
+def test_the_figure_of_the_attachment_names_what_is_attached(pack: Any):
+    patch, unet = (importlib.import_module(f"{pack.__name__}.nodes.host.model.{name}") for name in ("patch", "unet"))
+    assert tuple(kind.upper() for kind in patch.WRAPPED) == draw_attachment.WRAPPERS
+    assert (tuple(unet.CAPTURES), tuple(unet.BLENDS)) == (draw_attachment.CAPTURE, draw_attachment.BLEND)

@@ -13,21 +13,26 @@ import pytest
 import subjects
 import torch
 from comfy.ldm.modules.attention import optimized_attention
-from comfyui_moa.moa_attention.checkpoint import AdapterFileError
-from comfyui_moa.moa_attention.importers.ip_adapter import flatten, import_ip_adapter
-from comfyui_moa.nodes import adapter_files, layers, patch, text
+from comfyui_moa.moa_attention.formats.errors import StoredFileError
+from comfyui_moa.moa_attention.formats.ip_adapter.importing import flatten, plan_ip_adapter
+from comfyui_moa.moa_attention.formats.tensors import from_memory
+from comfyui_moa.moa_attention.method.factory import PLAIN
 from comfyui_moa.nodes.apply import ApplyMoA, choose_router
-from comfyui_moa.nodes.load import LoadMoAAdapter, encoder_identity
+from comfyui_moa.nodes.encode import SubjectEncode
+from comfyui_moa.nodes.host.files import adapters
+from comfyui_moa.nodes.host.model import layers, patch
+from comfyui_moa.nodes.host.model.unet import attention_layers, unet_of
+from comfyui_moa.nodes.host.prompts.subject_context import Binding, with_subjects
+from comfyui_moa.nodes.load import LoadMoAAdapter
 from comfyui_moa.nodes.prompt import MoATextEncode
-from comfyui_moa.nodes.sockets import Adapter, Subject
-from comfyui_moa.nodes.subject import SubjectEncode
+from comfyui_moa.nodes.sockets import LoadedAdapter, Subject
 from safetensors.torch import save_file
 from torch import Tensor
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "core"))
 import ip_files  # noqa: E402
 
-TOKENS, SEEN, MAN, WOMAN = 4, 24, 4, 9
+TOKENS, FEATURES, MAN, WOMAN = 4, 24, 4, 9
 
 
 def random(seed: int) -> ip_files.Make:
@@ -37,13 +42,13 @@ def random(seed: int) -> ip_files.Make:
 
 def file_order(model: Any) -> list[layers.AttentionLayer]:
     """Cross-attention layers as the published files count them: down, up, middle."""
-    found = [layer for layer in layers.attention_layers(layers.unet_of(model.model)) if layer.spec.is_cross]
+    found = [layer for layer in attention_layers(unet_of(model.model)) if layer.spec.is_cross]
     return sorted(found, key=lambda layer: ("input", "output", "middle").index(layer.spec.name.split("_")[0]))
 
 
 def write_file(model: Any, context: int, path: Path, kind: Any = "base") -> dict[str, dict[str, Tensor]]:
     widths = [layer.spec.hidden for layer in file_order(model)]
-    file = ip_files.nested(kind, widths, SEEN, context, tokens=TOKENS, rank=4, make=random(3))
+    file = ip_files.nested(kind, widths, FEATURES, context, tokens=TOKENS, rank=4, make=random(3))
     if path.suffix == ".bin":
         torch.save(file, path)
     else:
@@ -64,17 +69,17 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     made = subjects.make_family(name)
     path = tmp_path_factory.mktemp("ip") / "misnamed_plus.bin"
     file = write_file(made.model, made.context, path, kind)
-    patcher, header = adapter_files.open_adapter(path)
-    adapter = Adapter(patcher, path.name, encoder_identity(patcher.model), header.licence, header.provenance)
+    patcher, header = adapters.open_adapter(path)
+    adapter = LoadedAdapter(patcher, path.name, patcher.model.identity, header.licence, header.provenance)
     return Imported(made.name, made.model, made.context, made.pooled, adapter, file)
 
 
-def prompt(family: Imported, who: dict[int, int]) -> host.Conditioning:
-    """`who` maps a token's position to the seed of image tokens."""
+def prompt(family: Imported, placed: dict[int, int]) -> host.Conditioning:
+    """`placed` maps a token's position to the seed of image tokens."""
     [[context, extra]] = host.conditioning(family.context, pooled=family.pooled, seed=1)
     encoder = family.adapter.encoder
-    bindings = [text.Binding(Subject("man", 1, image_tokens(family, seed), encoder), at) for at, seed in who.items()]
-    return [[context, {**extra, **text.payload(context, extra, bindings)}]]
+    bindings = [Binding(Subject("man", 1, image_tokens(family, seed), encoder), at) for at, seed in placed.items()]
+    return [with_subjects(context, extra, bindings)]
 
 
 def image_tokens(family: Imported, seed: int) -> Tensor:
@@ -84,9 +89,9 @@ def image_tokens(family: Imported, seed: int) -> Tensor:
 def published(family: Imported, seed: int, scale: float) -> Any:
     """The model with IP-Adapter's formula written into its attention by hand, middle block and all."""
     model, tokens = family.model.clone(), image_tokens(family, seed).unflatten(1, (TOKENS, -1))
-    unet, weights = layers.unet_of(model.model), family.file["ip_adapter"]
+    unet, weights = unet_of(model.model), family.file["ip_adapter"]
     keys = {layer.spec.name.removesuffix("2"): 2 * n for n, layer in enumerate(file_order(family.model))}
-    attentions = {spec.name: unet.get_submodule(path) for spec, path in layers.attention_layers(unet)}
+    attentions = {spec.name: unet.get_submodule(path) for spec, path in attention_layers(unet)}
 
     def formula(which: int, z: Tensor, context: Tensor, options: dict) -> Tensor:
         place = f"{options['block'][0]}_{options['block'][1]}_{options['block_index']}_attn"
@@ -99,29 +104,32 @@ def published(family: Imported, seed: int, scale: float) -> Any:
             return plain + x @ weights[f"{lora}.down.weight"].T @ weights[f"{lora}.up.weight"].T
 
         q = through("to_q", z)
-        said = optimized_attention(q, through("to_k", context), through("to_v", context), prior.heads)
+        out = optimized_attention(q, through("to_k", context), through("to_v", context), prior.heads)
         if which == 2:
             k, v = (tokens.expand(len(q), -1, -1) @ weights[f"{number}.{h}_ip.weight"].T for h in ("to_k", "to_v"))
-            said = said + scale * optimized_attention(q, k, v, prior.heads)
-        return through("to_out.0", said)
+            out = out + scale * optimized_attention(q, k, v, prior.heads)
+        return through("to_out.0", out)
 
-    for which, remember, replace in (
+    for which, patch_input, patch_output in (
         (1, model.set_model_attn1_patch, model.set_model_attn1_output_patch),
         (2, model.set_model_attn2_patch, model.set_model_attn2_output_patch),
     ):
-        seen: dict[str, tuple[Tensor, Tensor]] = {}
+        captured: dict[str, Tensor] = {}
 
-        def capture(z: Tensor, context: Tensor, value: Tensor, options: dict, seen: dict = seen):
-            seen["z"] = z, context
+        def capture(z: Tensor, context: Tensor, value: Tensor, options: dict, captured: dict = captured):
+            captured.update(z=z, context=context)
             return z, context, value
 
-        remember(capture)
-        replace(lambda out, options, which=which, seen=seen: formula(which, seen["z"][0], seen["z"][1], options))
+        def compute(out: Tensor, options: dict, which: int = which, captured: dict = captured) -> Tensor:
+            return formula(which, captured["z"], captured["context"], options)
+
+        patch_input(capture)
+        patch_output(compute)
     return model
 
 
 @pytest.mark.parametrize("strength", [1.0, 1.5])
-def test_pinned_it_is_the_published_formula_in_every_layer(family: Imported, strength: float):
+def test_every_pinned_layer_is_the_published_formula(family: Imported, strength: float):
     model, trace = ApplyMoA.execute(family.model, family.adapter, strength, router="constant").result
     ours = family.sample(model, prompt(family, {MAN: 11}), cfg=1.0)
     base = family.sample(family.model, family.prompt(), cfg=1.0)
@@ -134,8 +142,8 @@ def test_pinned_it_is_the_published_formula_in_every_layer(family: Imported, str
 def test_strength_zero_and_prompts_without_subjects_are_the_base_model(family: Imported):
     base = family.sample(family.model, family.prompt())
     for router in ("constant", "attention"):
-        silenced, _ = ApplyMoA.execute(family.model, family.adapter, 0.0, router=router).result
-        assert torch.equal(family.sample(silenced, prompt(family, {MAN: 11})), base)
+        inactive, _ = ApplyMoA.execute(family.model, family.adapter, 0.0, router=router).result
+        assert torch.equal(family.sample(inactive, prompt(family, {MAN: 11})), base)
         model, _ = ApplyMoA.execute(family.model, family.adapter, 1.0, router=router).result
         assert torch.equal(family.sample(model, family.prompt()), base)
 
@@ -159,7 +167,7 @@ def test_a_negative_picture_is_a_subject_of_the_negative_prompt(family: Imported
     assert subjects.difference(away, family.sample(model, plain, family.prompt(), cfg=2.0)) > 1e-3
 
 
-def test_attention_decides_anew_in_every_run_and_for_every_picture_of_a_batch(family: Imported):
+def test_the_attention_router_starts_anew_in_every_run_and_for_every_picture_of_a_batch(family: Imported):
     model, _ = ApplyMoA.execute(family.model, family.adapter, 1.0, router="attention").result
     once = family.sample(model, prompt(family, {MAN: 11}), steps=4)
     assert torch.equal(family.sample(model, prompt(family, {MAN: 11}), steps=4), once)
@@ -169,7 +177,7 @@ def test_attention_decides_anew_in_every_run_and_for_every_picture_of_a_batch(fa
     assert subjects.difference(once, pair[:1]) < 1e-4
 
 
-def test_one_copy_of_the_weights_for_all_subjects_in_the_hosts_care(family: Imported):
+def test_the_host_manages_one_copy_of_the_weights_for_all_subjects(family: Imported):
     size = family.adapter.patcher.model_size()
     assert size == sum(p.numel() * p.element_size() for p in family.adapter.patcher.model.parameters())
     model, _ = ApplyMoA.execute(family.model, family.adapter, 1.0).result
@@ -184,9 +192,9 @@ def test_both_containers_hold_the_same(tmp_path: Path):
     model = host.sd15()
     for path in (tmp_path / "a.bin", tmp_path / "b.safetensors"):
         write_file(model, host.SD15_CONTEXT, path)
-    one, other = (adapter_files.load_adapter_patcher(p).model.state_dict() for p in sorted(tmp_path.iterdir()))
+    one, other = (adapters.load_adapter_patcher(p).model.state_dict() for p in sorted(tmp_path.iterdir()))
     assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
-    patcher = adapter_files.load_adapter_patcher(tmp_path / "a.bin")
+    patcher = adapters.load_adapter_patcher(tmp_path / "a.bin")
     build, args = patcher.cached_patcher_init[:2]
     assert build(*args, disable_dynamic=True).model.state_dict().keys() == one.keys()
 
@@ -203,15 +211,15 @@ def test_files_that_are_no_tensors_are_refused(tmp_path: Path):
     for name, message in (
         ("evil.bin", "cannot be read as tensors"),
         ("cut.bin", "cannot be read"),
-        ("other.bin", "Not an IP"),
+        ("other.bin", "is not an IP-Adapter"),
     ):
-        with pytest.raises(AdapterFileError, match=message):
-            adapter_files.open_adapter(tmp_path / name)
+        with pytest.raises(StoredFileError, match=message):
+            adapters.open_adapter(tmp_path / name)
 
 
-def load_from_drop_down(kind: str, base: Path) -> tuple[Adapter, str]:
+def load_from_drop_down(kind: str, base: Path) -> tuple[LoadedAdapter, str]:
     """A file of this kind in models/ipadapter, loaded as a user would."""
-    from comfyui_moa.nodes.folders import adapter_names, register_adapter_folders
+    from comfyui_moa.nodes.host.files.folders import adapter_names, register_adapter_folders
 
     register_adapter_folders()
     folder = base / "models" / "ipadapter"
@@ -227,20 +235,20 @@ def test_a_file_of_models_ipadapter_from_drop_down_to_subject(kind: str, tokens:
     adapter, about = load_from_drop_down(kind, base)
     assert f"IP-Adapter, kind {kind}" in about and "for sd15, 16 attention layers" in about
     picture = torch.rand(2, 40, 30, 3, generator=torch.Generator().manual_seed(0))
-    (subject,) = SubjectEncode.execute(adapter, picture, "man", clip_vision=host.clip_vision(SEEN, SEEN)).result
+    (subject,) = SubjectEncode.execute(adapter, picture, "man", clip_vision=host.clip_vision(FEATURES, FEATURES)).result
     assert subject.features.shape == (1, tokens * host.SD15_CONTEXT)
-    with pytest.raises(ValueError, match="24 wide; what is connected gives 8"):
+    with pytest.raises(ValueError, match="24 wide, but the connected input gives 8"):
         SubjectEncode.execute(adapter, picture, "man", clip_vision=host.clip_vision(8, 8))
     with pytest.raises(ValueError, match="none is connected"):
         SubjectEncode.execute(adapter, picture, "man")
 
 
 @pytest.mark.parametrize("kind", ["faceid", "faceid portrait", "faceid plus"])
-def test_faceid_files_see_a_face_embedding(kind: str, base: Path):
+def test_faceid_files_encode_a_face_embedding(kind: str, base: Path):
     adapter, about = load_from_drop_down(kind, base)
-    assert f"IP-Adapter, kind {kind}" in about and "sees through a face embedding" in about
+    assert f"IP-Adapter, kind {kind}" in about and "encodes pictures with a face embedding" in about
     face, picture = torch.randn(2, 512, generator=torch.Generator().manual_seed(1)), torch.rand(2, 40, 30, 3)
-    vision = host.clip_vision(SEEN, SEEN) if kind == "faceid plus" else None
+    vision = host.clip_vision(FEATURES, FEATURES) if kind == "faceid plus" else None
 
     def encode(face: Tensor | None, **options: Any) -> Tensor:
         return (
@@ -248,11 +256,15 @@ def test_faceid_files_see_a_face_embedding(kind: str, base: Path):
         )
 
     assert encode(face).shape == (1, TOKENS * host.SD15_CONTEXT)
+    with pytest.raises(
+        ValueError, match=r"computed NaN or infinity for 'man' from picture 2 of 2 with adapter 'ipadapter/"
+    ):
+        encode(torch.stack([face[0], torch.full((512,), torch.nan)]))
     assert not torch.equal(encode(face), encode(face.flip(1)))
     assert torch.equal(encode(face), encode(face, faceid_plus="1")) == (kind != "faceid plus")
-    with pytest.raises(ValueError, match="none is connected. Connect MoAFaceEmbedding"):
+    with pytest.raises(ValueError, match="none is connected. Connect 'Face Embedding"):
         encode(None)
-    with pytest.raises(ValueError, match="512 wide; what is connected gives 128"):
+    with pytest.raises(ValueError, match="512 wide, but the connected input gives 128"):
         encode(face[:, :128])
     if kind == "faceid plus":
         with pytest.raises(ValueError, match=r"1 face embedding\(s\), but 2 picture"):
@@ -264,10 +276,10 @@ REAL = {"sd15": (768, 768), "sdxl": (2048, 1280)}
 
 
 @pytest.mark.parametrize("name", list(REAL))
-def test_files_of_the_published_size_fit_the_published_models(name: str):
+def test_files_of_the_published_size_fit_the_published_models(tmp_path: Path, name: str):
     text_width, inner = REAL[name]
     file = ip_files.nested("plus", ip_files.WIDTHS[name], 1280, text_width, tokens=16, inner=inner)
-    adapter, _ = import_ip_adapter(flatten(file))
+    adapter: Any = plan_ip_adapter(from_memory(tmp_path / "p.bin", flatten(file)), PLAIN).adapter
     paths = layers.layer_paths(host.build(*host.real_width(name), device="meta"), adapter.config)
     assert set(paths) > {spec.name for spec in adapter.config.layers}
     megabytes = 2 * sum(p.numel() for p in adapter.layers.parameters()) / 2**20
@@ -276,37 +288,39 @@ def test_files_of_the_published_size_fit_the_published_models(name: str):
 
 @pytest.mark.slow
 def test_two_people_without_masks_at_the_real_width_of_sd15(tmp_path: Path):
-    """From a "plus" file and pictures to a picture; all weights random, so what it shows means nothing."""
+    """From a "plus" file and pictures to a picture; all weights random, so the picture has no content."""
     text_width, inner = REAL["sd15"]
     make = random(4)
     file = ip_files.nested("plus", ip_files.WIDTHS["sd15"], 1280, text_width, tokens=16, inner=inner, make=make)
     torch.save({part: {k: t.half() for k, t in tensors.items()} for part, tensors in file.items()}, tmp_path / "p.bin")
-    patcher, header = adapter_files.open_adapter(tmp_path / "p.bin")
-    adapter = Adapter(patcher, "p.bin", encoder_identity(patcher.model), header.licence, header.provenance)
+    patcher, header = adapters.open_adapter(tmp_path / "p.bin")
+    adapter = LoadedAdapter(patcher, "p.bin", patcher.model.identity, header.licence, header.provenance)
     pictures = torch.zeros(2, 1, 64, 64, 3)
     pictures[0, ..., :32, :, 0], pictures[1, ..., 20:, :, 2] = 1, 1
     clip, vision = host.sd15_clip(768), host.clip_vision(1280, 1024)
     model, trace = ApplyMoA.execute(host.sd15(channels=320, context=768), adapter, 1.0).result
 
-    def paint(first: Tensor, second: Tensor) -> Tensor:
+    def sample_pair(first: Tensor, second: Tensor) -> Tensor:
         pairs = ((first, "man"), (second, "woman"))
-        who = [SubjectEncode.execute(adapter, picture, word, clip_vision=vision).result[0] for picture, word in pairs]
+        encoded = [
+            SubjectEncode.execute(adapter, picture, word, clip_vision=vision).result[0] for picture, word in pairs
+        ]
         positive = MoATextEncode.execute(
-            clip, "a man and a woman on a beach", {"subject_0": who[0], "subject_1": who[1]}
+            clip, "a man and a woman on a beach", {"subject_0": encoded[0], "subject_1": encoded[1]}
         ).result[0]
         return host.sample(model, positive, host.encode(clip, ""), host.empty_latent(16, 16), steps=3)
 
-    forth = paint(*pictures)
+    forth = sample_pair(*pictures)
     assert forth.isfinite().all()
     assert set(trace.calls[-1].maps) == {spec.name for spec in patcher.model.config.layers}
-    assert torch.equal(paint(*pictures), forth)
-    assert subjects.difference(forth, paint(*pictures.flip(0))) > 1e-4
+    assert torch.equal(sample_pair(*pictures), forth)
+    assert subjects.difference(forth, sample_pair(*pictures.flip(0))) > 1e-4
     comfy.model_management.unload_all_models()
     assert not comfy.model_management.current_loaded_models
 
 
-def test_a_learned_router_is_not_invented(family: Imported):
-    with pytest.raises(ValueError, match="brings no learned router"):
+def test_a_learned_router_is_refused_for_a_file_without_one(family: Imported):
+    with pytest.raises(ValueError, match="has no learned routers"):
         choose_router("learned", family.adapter)
 
 
@@ -323,5 +337,5 @@ def test_moa_adapters_take_the_routers_without_training_too():
         model, trace = ApplyMoA.execute(family.model, family.adapter, 1.0, router=router).result
         picture = family.sample(model, family.prompt(subjects={MAN: 11}), steps=4)
         assert picture.isfinite().all() and subjects.difference(learned, picture) > 1e-3
-        spoke = [m.float() for call in trace.calls for m in call.maps.values()]
-        assert (min(m.min() for m in spoke) == 1) == (router == "constant")
+        shares = [m.float() for call in trace.calls for m in call.maps.values()]
+        assert (min(m.min() for m in shares) == 1) == (router == "constant")

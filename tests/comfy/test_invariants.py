@@ -1,4 +1,4 @@
-"""The adapter beside a base model: exact where it must not speak, alone where it does, gone when dropped."""
+"""The adapter beside a base model: no effect without subjects or at strength 0, an effect on subjects' rows, none once removed."""
 
 from pathlib import Path
 
@@ -7,10 +7,11 @@ import host
 import pytest
 import subjects
 import torch
-from comfyui_moa.moa_attention.checkpoint import save_adapter
-from comfyui_moa.nodes import adapter_files, patch
+from comfyui_moa.moa_attention.formats.adapter import save_adapter
+from comfyui_moa.moa_attention.run.strength import PRIOR_ONLY
 from comfyui_moa.nodes.apply import ApplyMoA
-from comfyui_moa.nodes.call import PRIOR_ONLY
+from comfyui_moa.nodes.host.files import adapters
+from comfyui_moa.nodes.host.model import patch
 from subjects import Family
 from torch import Tensor
 
@@ -40,12 +41,12 @@ def test_every_attention_layer_is_found(family: Family):
     assert outermost == {"sd15": 5, "sdxl": 10}[family.name]
 
 
-def test_a_random_adapter_speaks(base: Tensor, personal: Tensor):
+def test_a_random_adapter_changes_the_picture(base: Tensor, personal: Tensor):
     assert personal.isfinite().all()
     assert subjects.difference(base, personal) > 0.05
 
 
-def test_without_a_subject_the_base_model_speaks(family: Family, base: Tensor):
+def test_without_a_subject_the_picture_is_the_base_models(family: Family, base: Tensor):
     assert torch.equal(family.sample(family.attach(), family.prompt()), base)
 
 
@@ -95,7 +96,7 @@ def test_dropping_the_clone_removes_everything(family: Family, base: Tensor, per
     assert torch.equal(family.sample(family.model, family.prompt()), base)
 
 
-def test_branches_of_one_model_do_not_see_each_other(family: Family, personal: Tensor):
+def test_branches_of_one_model_do_not_affect_each_other(family: Family, personal: Tensor):
     prompt, other = family.prompt(subjects=MAN), subjects.make_adapter(family.model, family.context, seed=6)
     one, two = family.attach(), family.attach(adapter=other)
     second = family.sample(two, prompt)
@@ -123,7 +124,7 @@ def call(family: Family, features: Tensor | None, slots: Tensor) -> Tensor:
     with torch.inference_mode():
         if features is None:
             return family.model.model.apply_model(x, sigma, c_crossattn=context, transformer_options={}, **options)
-        model = family.attach(record=subjects.silent)
+        model = family.attach(observers=[subjects.Recorder(lambda _spec, _routing: None)])
         model.model.current_patcher = model
         transformer = {**model.model_options["transformer_options"], "wrappers": model.wrappers}
         payload = {"moa_slots": slots[..., None], "moa_subjects": features}
@@ -183,7 +184,7 @@ def test_a_lora_on_the_base_reaches_the_prior_only(family: Family):
 def test_saving_and_loading_change_nothing(family: Family, personal: Tensor, tmp_path: Path):
     path = tmp_path / "adapter.safetensors"
     save_adapter(family.adapter.patcher.model, path, licence="none", provenance={})
-    patcher = adapter_files.load_adapter_patcher(path)
+    patcher = adapters.load_adapter_patcher(path)
     build, args = patcher.cached_patcher_init[:2]
     for again in (patcher, build(*args)):
         saved, loaded = family.adapter.patcher.model.state_dict(), again.model.state_dict()

@@ -1,7 +1,7 @@
 """Two people of an IP-Adapter, without masks, as a user makes them: files in models/, a workflow over HTTP, memory freed.
 
-The checkpoint has SD1.5's real widths, the image encoder is CLIP ViT-L; all weights are random, so what is painted means
-nothing, but every file is read, every layer runs and every byte is counted.
+The checkpoint has SD1.5's real widths, the image encoder is CLIP ViT-L; all weights are random, so the pictures have no
+content, but every file is read, every layer runs and every byte is counted.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def workflow(man: str, woman: str, *, woman_first: bool = False, seed: int = 1) 
     return {key: {"class_type": kind, "inputs": inputs} for key, (kind, inputs) in nodes.items()}
 
 
-def painted(server: Server, prompt: dict[str, Any]) -> Tensor:
+def sampled(server: Server, prompt: dict[str, Any]) -> Tensor:
     """The latent that a workflow saves."""
     [item] = server.queue(prompt)["outputs"]["save"]["latents"]
     return load_file(server.base / "output" / item["subfolder"] / item["filename"])["latent_tensor"]
@@ -110,12 +110,12 @@ def painted(server: Server, prompt: dict[str, Any]) -> Tensor:
 
 @pytest.mark.slow
 def test_two_people_without_masks_exchanged_and_exchanged_back(studio: Server):
-    forth = painted(studio, workflow("anna", "ben"))
+    forth = sampled(studio, workflow("anna", "ben"))
     assert forth.isfinite().all() and forth.shape == (1, 4, 16, 16)
-    assert subjects.difference(forth, painted(studio, workflow("anna", "ben", woman_first=True))) < 3e-5
-    crossed = painted(studio, workflow("ben", "anna"))
+    assert subjects.difference(forth, sampled(studio, workflow("anna", "ben", woman_first=True))) < 3e-5
+    crossed = sampled(studio, workflow("ben", "anna"))
     assert subjects.difference(forth, crossed) > 3e-4
-    assert subjects.difference(crossed, painted(studio, workflow("ben", "anna", woman_first=True))) < 3e-5
+    assert subjects.difference(crossed, sampled(studio, workflow("ben", "anna", woman_first=True))) < 3e-5
 
 
 @pytest.mark.slow
@@ -127,18 +127,18 @@ def test_one_copy_for_two_people_and_nothing_after_free(studio: Server):
 
     def free() -> float:
         studio.post("/free", {"unload_models": True, "free_memory": True})
-        # The server may take note with its next prompt only.
+        # The server may act on it with its next prompt only.
         studio.queue({"e": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
                       "p": {"class_type": "PreviewImage", "inputs": {"images": ["e", 0]}}})  # fmt: skip
         return held()
 
-    painted(studio, workflow("anna", "ben", seed=4))  # what a process keeps once it has worked
+    sampled(studio, workflow("anna", "ben", seed=4))  # what a process keeps after its first run
     before = free()
     alone = workflow("anna", "ben", seed=2)
     del alone["woman"], alone["ben"], alone["prompt"]["inputs"]["subjects.subject_1"]
-    painted(studio, alone)
+    sampled(studio, alone)
     one = held()
-    painted(studio, workflow("anna", "ben", seed=3))
+    sampled(studio, workflow("anna", "ben", seed=3))
     two = held()
     after = free()
     file = (studio.base / "models" / "ipadapter" / "mine.bin").stat().st_size / MIB

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import subjects
 import torch
-from comfyui_moa.nodes.folders import adapter_names, register_adapter_folders, subject_path
+from app.model_manager import ModelFileManager
+from comfyui_moa.moa_attention.formats.subject import load_subject
+from comfyui_moa.nodes.host.files.folders import adapter_names, register_adapter_folders, subject_path
 from comfyui_moa.nodes.library import MoALoadSubject, MoASaveSubject, MoASubjectBlend
 from comfyui_moa.nodes.sockets import Subject
+from PIL import Image
 
 from devtools.server import Server, ServerError
 
 ADAPTER = "bundled/mini/adapter.safetensors"
 
 
-def test_saved_loaded_and_not_taken_for_an_adapter(base: Path):
+def test_a_saved_subject_is_loaded_and_is_not_listed_as_an_adapter(base: Path):
     register_adapter_folders()
     subject = Subject("woman", 2, subjects.picture(1), subjects.ENCODER)
     picture = torch.rand(1, 40, 60, 3)
@@ -33,21 +37,35 @@ def test_saved_loaded_and_not_taken_for_an_adapter(base: Path):
     assert not [found for found in adapter_names() if "anna" in found]
 
 
-@pytest.mark.parametrize("name", ["nobody.safetensors", "../../../secret.safetensors"])
-def test_a_file_that_is_not_there_is_named(base: Path, name: str):
+def test_the_licence_and_a_picture_for_the_host_are_saved(base: Path):
+    register_adapter_folders()
+    picture = torch.rand(1, 8, 8, 3).repeat_interleave(32, 1).repeat_interleave(32, 2)
+    saved = [Subject("man", 1, subjects.picture(1), subjects.ENCODER), "licensed", picture]
+    path = Path(MoASaveSubject.execute(*saved, "Anna, \n for  private use").result[0])
+    stored = load_subject(path)
+    assert stored.licence == "Anna, for private use"
+    [cover] = ModelFileManager().get_model_previews(str(path))
+    shown = torch.from_numpy(np.array(Image.open(cover).convert("RGB"))).float()
+    assert (shown - stored.thumbnail.float()).abs().mean() < 8
+    with pytest.raises(ValueError, match="'licence' in 'Save Subject .MoA.' has 501 characters, allowed are 500"):
+        MoASaveSubject.execute(*saved, 501 * "x")
+
+
+@pytest.mark.parametrize("name", ["missing.safetensors", "../../../secret.safetensors"])
+def test_a_missing_file_is_named(base: Path, name: str):
     register_adapter_folders()
     (base / "secret.safetensors").write_bytes(b"")
-    with pytest.raises(FileNotFoundError, match=r"No subject .* in .*subjects\. There: "):
+    with pytest.raises(FileNotFoundError, match=r"No subject .* in .*subjects\. Files there: "):
         subject_path(name)
 
 
-def test_subjects_of_different_adapters_have_nothing_between_them():
+def test_subjects_of_different_adapters_are_not_blended():
     one, other = (Subject("man", 1, subjects.picture(seed), f"features {seed}") for seed in (1, 2))
     with pytest.raises(ValueError, match="'features 1' and 'features 2'"):
         MoASubjectBlend.execute(one, other, 0.5, "sphere")
 
 
-def test_a_morph_saved_on_a_server_paints_the_same_picture_when_loaded(server: Server):
+def test_a_saved_blend_gives_the_same_picture_when_it_is_loaded(server: Server):
     load = {
         "1": {"class_type": "MoALoadMini", "inputs": {"model": "mini"}},
         "2": {"class_type": "LoadMoAAdapter", "inputs": {"adapter_file": ADAPTER}},
@@ -68,7 +86,7 @@ def test_a_morph_saved_on_a_server_paints_the_same_picture_when_loaded(server: S
     saved = sorted((server.base / "models" / "moa" / "subjects").glob("morph_*.safetensors"))
     assert len(saved) == 1
 
-    def paint(subject: list) -> dict:
+    def workflow(subject: list) -> dict:
         return {
             **load,
             "9": {"class_type": "MoALoadSubject", "inputs": {"subject_file": saved[0].name, "word": "", "occurrence": 0}},
@@ -98,12 +116,12 @@ def test_a_morph_saved_on_a_server_paints_the_same_picture_when_loaded(server: S
     def pixels(subject: list) -> bytes:
         from PIL import Image
 
-        (image,) = server.queue(paint(subject))["outputs"]["16"]["images"]
+        (image,) = server.queue(workflow(subject))["outputs"]["16"]["images"]
         return Image.open(server.base / "output" / image["filename"]).tobytes()
 
     assert pixels(["9", 0]) == pixels(["7", 0]) != pixels(["5", 0])
     assert saved[0].name in json.dumps(server.object_info()["MoALoadSubject"])
-    broken = paint(["9", 0])
-    broken["9"]["inputs"]["subject_file"] = "nobody.safetensors"
-    with pytest.raises(ServerError, match="nobody.safetensors"):
+    broken = workflow(["9", 0])
+    broken["9"]["inputs"]["subject_file"] = "missing.safetensors"
+    with pytest.raises(ServerError, match="missing.safetensors"):
         server.queue(broken)

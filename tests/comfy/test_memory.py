@@ -13,9 +13,10 @@ import pytest
 import subjects
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfyui_moa.moa_attention.budget import Budget
-from comfyui_moa.moa_attention.expert import LowRank
-from comfyui_moa.nodes import patch
+from comfyui_moa.moa_attention.method.expert import LowRank
+from comfyui_moa.moa_attention.run.budget import Budget
+from comfyui_moa.nodes.host.model import patch
+from comfyui_moa.nodes.host.prompts.conditioning import payload
 from subjects import Family
 
 MAN = {4: 11}
@@ -23,7 +24,7 @@ MAN = {4: 11}
 
 @contextmanager
 def streamed(*patchers: Any) -> Iterator[None]:
-    """Load them with room for next to nothing, so that weights come to their layers one by one."""
+    """Load them with next to no memory, so that weights come to their layers one by one."""
 
     def load(patcher: Any, **room: int) -> None:
         patcher.detach()
@@ -39,17 +40,17 @@ def streamed(*patchers: Any) -> Iterator[None]:
 
 
 def call(family: Family, model: Any) -> torch.Tensor:
-    """One U-Net call with a subject, without a sampler that would load models as it likes."""
-    [[context, extra]] = family.prompt(subjects=MAN)
-    payload = {name: cond.cond for name, cond in extra["model_conds"].items()}
+    """One U-Net call with a subject; a sampler would decide by itself which models to load."""
+    [[context, _]] = family.prompt(subjects=MAN)
+    rows = {name: cond.cond for name, cond in payload(context.bindings, context.shape[1]).items()}
     x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        return patch.call_with_subjects(model, x, torch.ones(1), context, None, payload)
+        return patch.call_with_subjects(model, x, torch.ones(1), context, None, rows)
 
 
 @pytest.mark.parametrize("options", [{}, {"rank": 4}], ids=["whole", "low rank"])
 def test_streamed_weights_give_the_same(options: dict[str, Any]):
-    """Base and adapter both, the base with a LoRA that is added on the way."""
+    """Base and adapter both, the base with a LoRA that is added on loading."""
     family = subjects.make_family("sd15")
     adapter = subjects.make_adapter(family.model, family.context, **options)
     model = family.model.clone()
@@ -73,11 +74,11 @@ def test_streamed_weights_give_the_same(options: dict[str, Any]):
     plain.load(plain.load_device, full_load=True)
     if options:
         assert isinstance(adapter.patcher.model.layers["middle_0_0_attn1"].to_q, LowRank)
-    assert subjects.difference(whole, call(family, plain)) > 1e-3, "the LoRA was there"
+    assert subjects.difference(whole, call(family, plain)) > 1e-3, "the LoRA has an effect"
 
 
 def compressed(dtype: torch.dtype, compute: torch.dtype | None) -> Family:
-    """SD1.5's layout with weights in `dtype`, computed in another where that is given."""
+    """SD1.5's layout with weights in `dtype`, computed in another dtype where one is given."""
     plain = subjects.make_family("sd15")
     layout = host.sd15_layout(32, host.SD15_CONTEXT)
     model = host.build(comfy.supported_models.SD15, layout, dtype=dtype, compute=compute)

@@ -83,7 +83,7 @@ def test_before_and_after_another_node(family: Family, name: str):
     other = OTHERS[name]
     # A plain prompt: without ApplyMoA the host would not batch a prompt that carries subjects with the negative.
     theirs = run(family, other(family.model), None)
-    assert torch.equal(run(family, other(family.model), None), theirs), "their node is not deterministic"
+    assert torch.equal(run(family, other(family.model), None), theirs), "the other node is not deterministic"
     assert torch.equal(run(family, family.attach(other(family.model), **PINNED)), theirs), "applied after"
     assert torch.equal(run(family, other(family.attach(**PINNED))), theirs), "applied before"
     for model in (family.attach(other(family.model)), other(family.attach())):
@@ -95,15 +95,27 @@ def test_before_and_after_another_node(family: Family, name: str):
 def test_the_other_nodes_do_something(family: Family):
     """Otherwise the test above would prove nothing."""
     base = run(family, family.model, None)
-    silent = [name for name, other in OTHERS.items() if torch.equal(run(family, other(family.model), None), base)]
+    unchanged = [name for name, other in OTHERS.items() if torch.equal(run(family, other(family.model), None), base)]
     # The host's ToMe merges at full resolution only, where SDXL has no attention.
-    assert silent == (["ToMe"] if family.name == "sdxl" else [])
+    assert unchanged == (["ToMe"] if family.name == "sdxl" else [])
 
 
 def test_order_does_not_matter_where_theirs_brackets_attention(family: Family):
     for name in ("HyperTile", "ToMe", "image prompt", "LoRA"):
         other = OTHERS[name]
         assert torch.equal(run(family, family.attach(other(family.model))), run(family, other(family.attach()))), name
+
+
+def test_blocks_that_another_node_computes_without_a_precision(family: Family):
+    """As Advanced-ControlNet's reference does."""
+
+    def forget(hidden: Any, context: Any, value: Any, options: dict) -> tuple[Any, Any, Any]:
+        options.pop("attn_precision", None)
+        return hidden, context, value
+
+    model = family.model.clone()
+    model.set_model_attn1_patch(forget)
+    assert torch.equal(run(family, family.attach(model)), run(family, family.attach()))
 
 
 def control_net(family: Family) -> Any:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import struct
 from pathlib import Path
 
 import host
+import pictures
 import pytest
-import subjects  # noqa: F401  (imports the pack)
+from comfyui_moa.moa_attention.training.cache.building import build_cache
+from comfyui_moa.moa_attention.training.cache.entries import CacheSettings
+from comfyui_moa.moa_attention.training.data.folder import read_pictures
+from comfyui_moa.nodes.host.files.mini_files import load_mini
+from comfyui_moa.nodes.host.training.encoders import HostEncoders
+from comfyui_moa.recipes.adapter.course import fitting
 from comfyui_moa.recipes.adapter.settings import SettingsError, read_settings
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def plan(config: Path, *arguments: str) -> None:
@@ -62,8 +71,61 @@ def test_plan_names_what_would_make_it_fit(
     assert float(rows[0][2]) == pytest.approx(parameters * 2 / 2**30, rel=0.01)
 
 
+def table(capsys: pytest.CaptureFixture[str], config: Path, *arguments: str) -> tuple[str, list[list[str]]]:
+    """The first line that `plan` prints, and the cells of its table."""
+    plan(config, *arguments)
+    first, *lines = capsys.readouterr().out.splitlines()
+    return first, [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")][1:]
+
+
+def test_plan_for_other_memory_and_several_cards(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    config = settings(tmp_path / "a.toml", "moa-mini", batch_size=8, steps=100_000, checkpointing=True, ema_decay=0.0)
+    _, one = table(capsys, config, "--card", "RTX 3060")
+    heading, four = table(capsys, config, "--card", "RTX 3060", "--gpus", "4")
+    assert heading == "4 × RTX 3060: 12 GiB, 51 TFLOP/s by its data sheet"
+    assert float(four[0][6]) == pytest.approx(float(one[0][6]) / 4, abs=0.2), "hours"
+    assert float(four[0][3]) < float(one[0][3]), "two pictures instead of eight"
+    total = float(one[0][4])
+    fits = [
+        table(capsys, config, "--gib", str(gib))[1][0][5:] for gib in (round(total - 0.1, 2), round(total + 0.1, 2))
+    ]
+    assert fits == [["no", ""], ["yes", ""]], "without a card no hours"
+    with pytest.raises(SystemExit, match="batch_size 8 cannot be divided among 3 processes"):
+        plan(config, "--gpus", "3")
+    with pytest.raises(SystemExit):
+        plan(config, "--gib", "-8")
+    assert "-8 is not above 0" in capsys.readouterr().err
+
+
+def test_plan_states_epochs_disk_and_the_cards_that_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """The cache that is planned is the one that is made."""
+    folder = pictures.kohya(tmp_path / "boxes", 9)
+    config = settings(tmp_path / "a.toml", "moa-mini", steps=90, batch_size=4)
+    options = ("--data.folder", str(folder), "--data.side", "128", "--adapter.rank", "4")
+    plan(config, *options, "--gpus", "2")
+    told = capsys.readouterr().out
+    assert "9 pictures: an epoch is 2.2 steps of 4 pictures, 2 on each of 2 cards; 90 steps are 40.0 epochs." in told
+    assert "Cards of 8 GiB: as it is; 12 GiB: as it is; 16 GiB" in told
+    for path in folder.glob("*.mask2.png"):  # the plan is for one subject
+        path.unlink()
+    encoders = HostEncoders(*load_mini(ROOT / "weights" / "mini"))
+    cache = tmp_path / "cache"
+    wanted = CacheSettings(128, 0, "fastcomposer")
+    cached = build_cache(read_pictures(folder), encoders, wanted, cache, lambda *_: None)
+    made = sum(path.stat().st_size for path in cache.glob("*.safetensors")) / len(cached.entries)
+    (planned,) = re.findall(r"([\d,]+) KiB for a picture", told)
+    assert int(planned.replace(",", "")) == pytest.approx(made / 1024, rel=0.03)
+
+
+def test_plan_names_the_first_setting_with_which_a_card_is_large_enough():
+    totals = [("as it is", 40.0), ("less", 14.0), ("least", 9.0)]
+    assert fitting(totals) == (
+        "Cards of 8 GiB: none of these; 12 GiB: least; 16 GiB: less; 24 GiB: less; 48 GiB: as it is; 80 GiB: as it is."
+    )
+
+
 def test_plan_refuses_what_it_cannot_read(tmp_path: Path):
-    with pytest.raises(SystemExit, match="nothing.safetensors cannot be read"):
+    with pytest.raises(SystemExit, match="models.checkpoint: there is no file .*nothing.safetensors"):
         plan(settings(tmp_path / "a.toml", "nothing.safetensors"))
 
 
@@ -88,3 +150,13 @@ def test_mistakes_in_a_config_file_are_named(tmp_path: Path, text: str, message:
 def test_the_example_can_be_read():
     root = Path(__file__).resolve().parents[2]
     assert read_settings(root / "recipes" / "adapter" / "example.toml").train.checkpointing
+
+
+def test_the_plan_counts_the_forward_pass_of_the_prior_consistency(tmp_path: Path):
+    estimate = importlib.import_module("comfyui_moa.recipes.adapter.meta_model").estimate
+    plain, held = (
+        estimate(read_settings(settings(tmp_path / "c.toml", "moa-mini", batch_size=1, consistency_weight=w)), True)
+        for w in (0.0, 1.0)
+    )
+    assert 1.2 < held.flops / plain.flops < 1.45, "two passes of backward, one or two of forward"
+    assert held.working <= 1.2 * plain.working

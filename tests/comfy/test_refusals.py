@@ -1,4 +1,4 @@
-"""What cannot work is refused before sampling, in words that say what was sought, what was found and what to do."""
+"""What cannot work is refused before sampling, with a message that names what was sought, what was found and what to do."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import host
 import pytest
 import subjects
 import torch
-from comfyui_moa.moa_attention.adapter import MoAAdapter
-from comfyui_moa.nodes import patch
+from comfyui_moa.moa_attention.adapters.moa import MoAAdapter
 from comfyui_moa.nodes.apply import ApplyMoA
-from comfyui_moa.nodes.folders import adapter_names, adapter_path, register_adapter_folders
-from comfyui_moa.nodes.sockets import Adapter
-from comfyui_moa.nodes.subject import SubjectEncode
+from comfyui_moa.nodes.encode import SubjectEncode
+from comfyui_moa.nodes.host.files.folders import adapter_names, adapter_path, register_adapter_folders
+from comfyui_moa.nodes.host.model import patch
+from comfyui_moa.nodes.sockets import LoadedAdapter
 from subjects import Family
 from torch import nn
 
@@ -28,7 +28,7 @@ def family() -> Family:
     return subjects.make_family("sd15")
 
 
-def clip_adapter(family: Family, name: str = "clip-vit-large-patch14") -> Adapter:
+def clip_adapter(family: Family, name: str = "clip-vit-large-patch14") -> LoadedAdapter:
     return subjects.make_adapter(family.model, family.context, image_encoder=name)
 
 
@@ -43,7 +43,7 @@ def flux() -> Any:
 
 
 def test_a_transformer_is_refused(family: Family):
-    with pytest.raises(ValueError, match=r"needs a Stable Diffusion U-Net.*this model is a Flux \(Flux\)"):
+    with pytest.raises(ValueError, match=r"needs a Stable Diffusion U-Net.*but this model is a Flux \(Flux\)"):
         family.attach(flux())
 
 
@@ -80,7 +80,9 @@ def test_subjects_of_another_encoder_are_refused_before_any_call(family: Family)
     model = patch.apply_adapter(family.model, family.adapter.patcher, encoder="another encoder")
     with (
         subjects.counted_calls(family.model) as rows,
-        pytest.raises(ValueError, match=f"'{subjects.ENCODER}'.*understands 'another encoder'.*same LoadMoAAdapter"),
+        pytest.raises(
+            ValueError, match=f"'{subjects.ENCODER}'.*applied adapter are 'another encoder'.*same 'Load MoA Adapter'"
+        ),
     ):
         family.sample(model, family.prompt(subjects={4: 1}))
     assert rows == []
@@ -99,13 +101,13 @@ def test_an_empty_mask_is_refused(family: Family):
 
 def test_missing_clip_vision_is_refused(family: Family):
     with pytest.raises(
-        ValueError, match="through the CLIP vision model 'clip-vit-large-patch14', none is connected.*Load CLIP Vision"
+        ValueError, match="with the CLIP vision model 'clip-vit-large-patch14', and none is connected.*Load CLIP Vision"
     ):
         SubjectEncode.execute(clip_adapter(family), torch.rand(1, 16, 16, 3), "man")
 
 
 def test_a_clip_vision_model_of_another_width_is_refused(family: Family):
-    with pytest.raises(ValueError, match="24 wide; what is connected gives 40. Load 'clip-vit-large-patch14'"):
+    with pytest.raises(ValueError, match="24 wide, but the connected input gives 40. Use 'clip-vit-large-patch14'"):
         SubjectEncode.execute(
             clip_adapter(family), torch.rand(1, 16, 16, 3), "man", clip_vision=host.clip_vision(32, 40)
         )
@@ -115,7 +117,7 @@ def test_pictures_of_one_subject_are_averaged(family: Family):
     images, vision = torch.rand(2, 20, 30, 3), host.clip_vision(32, subjects.FEATURE)
     for adapter in (family.adapter, clip_adapter(family)):
 
-        def encode(pictures: torch.Tensor, adapter: Adapter = adapter) -> torch.Tensor:
+        def encode(pictures: torch.Tensor, adapter: LoadedAdapter = adapter) -> torch.Tensor:
             subject = subjects.first(
                 SubjectEncode.execute(adapter, pictures, " man ", clip_vision=vision, occurrence=2)
             )
@@ -130,8 +132,8 @@ def test_pictures_of_one_subject_are_averaged(family: Family):
 
 def test_an_unknown_adapter_file_names_the_folders():
     register_adapter_folders()
-    with pytest.raises(FileNotFoundError, match=r"No adapter 'nobody.safetensors' in .*moa.*refresh"):
-        adapter_path("nobody.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"No adapter 'missing.safetensors' in .*moa.*refresh"):
+        adapter_path("missing.safetensors")
     folder = Path(folder_paths.get_folder_paths("moa")[0])
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("mine.safetensors", "theirs.ckpt"):

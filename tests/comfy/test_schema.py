@@ -1,4 +1,4 @@
-"""The nodes as workflows know them. A change here breaks saved workflows: rename nothing, add at the end."""
+"""The interface of the nodes in saved workflows. Renaming anything here breaks them; additions go to the end."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import asyncio
 from typing import Any
 
 import pytest
-import subjects  # noqa: F401  (imports the pack)
 from comfyui_moa.nodes import MoAExtension
-from comfyui_moa.nodes.folders import register_adapter_folders
+from comfyui_moa.nodes.host.files.folders import register_adapter_folders
 
 register_adapter_folders()
 NODES = {node.GET_SCHEMA().node_id: node for node in asyncio.run(MoAExtension().get_node_list())}
 EXPECTED: dict[str, tuple[list[str], list[str]]] = {
     "LoadMoAAdapter": (["adapter_file:COMBO", "router_file:COMBO?"], ["MOA_ADAPTER", "STRING"]),
+    "MoALoadIPAdapter": (["model:MODEL", "preset:COMBO"], ["MOA_ADAPTER", "CLIP_VISION", "STRING"]),
+    "MoALoadEmbeds": (
+        ["adapter:MOA_ADAPTER", "embeds_file:COMBO", "word:STRING", "clip_vision:CLIP_VISION?"],
+        ["MOA_SUBJECT"],
+    ),
+    "MoAAddSubjects": (["conditioning:CONDITIONING", "subjects:COMFY_AUTOGROW_V3?"], ["CONDITIONING"]),
     "SubjectEncode": (
         [
             "adapter:MOA_ADAPTER",
@@ -24,6 +29,12 @@ EXPECTED: dict[str, tuple[list[str], list[str]]] = {
             "occurrence:INT",
             "face:MOA_FACE?",
             "faceid_plus:COMBO?",
+            "fit:COMBO?",
+            "combine:COMBO?",
+            "before_projection:BOOLEAN?",
+            "faceid_weight:FLOAT?",
+            "noise:COMBO?",
+            "noise_strength:FLOAT?",
         ],
         ["MOA_SUBJECT"],
     ),
@@ -58,6 +69,12 @@ EXPECTED: dict[str, tuple[list[str], list[str]]] = {
             "router:COMBO?",
             "layer_strength:MOA_LAYER_STRENGTH?",
             "pixels:COMBO?",
+            "keep_background:BOOLEAN?",
+            "subject_guidance:FLOAT?",
+            "live_map:BOOLEAN?",
+            "negative_image:COMBO?",
+            "negative_subject:MOA_SUBJECT?",
+            "faceid_lora:FLOAT?",
         ],
         ["MODEL", "MOA_TRACE"],
     ),
@@ -70,8 +87,9 @@ EXPECTED: dict[str, tuple[list[str], list[str]]] = {
             "first_step:INT",
             "last_step:INT",
             "mask_threshold:FLOAT",
+            "subject:COMBO?",
         ],
-        ["IMAGE", "MASK"],
+        ["IMAGE", "MASK", "STRING"],
     ),
     "MoASubjectCrop": (
         [
@@ -86,14 +104,27 @@ EXPECTED: dict[str, tuple[list[str], list[str]]] = {
         ["IMAGE", "STRING"],
     ),
     "MoASubjectSettings": (
-        ["subject:MOA_SUBJECT", "strength:FLOAT", "start_percent:FLOAT", "end_percent:FLOAT", "region:MASK?"],
+        [
+            "subject:MOA_SUBJECT",
+            "strength:FLOAT",
+            "start_percent:FLOAT",
+            "end_percent:FLOAT",
+            "region:MASK?",
+            "weight_type:COMBO?",
+            "embeds_scaling:COMBO?",
+            "layer_strength:MOA_LAYER_STRENGTH?",
+            "weights:STRING?",
+        ],
         ["MOA_SUBJECT"],
     ),
     "MoASubjectBlend": (
         ["first:MOA_SUBJECT", "second:MOA_SUBJECT", "amount:FLOAT", "along:COMBO"],
         ["MOA_SUBJECT"],
     ),
-    "MoASaveSubject": (["subject:MOA_SUBJECT", "filename_prefix:STRING", "thumbnail:IMAGE?"], ["STRING"]),
+    "MoASaveSubject": (
+        ["subject:MOA_SUBJECT", "filename_prefix:STRING", "thumbnail:IMAGE?", "licence:STRING?"],
+        ["STRING"],
+    ),
     "MoALoadSubject": (["subject_file:COMBO", "word:STRING", "occurrence:INT"], ["MOA_SUBJECT", "IMAGE"]),
     "MoALoadMini": (["model:COMBO"], ["MODEL", "CLIP", "VAE"]),
     "MoATrain": (
@@ -117,6 +148,8 @@ EXPECTED: dict[str, tuple[list[str], list[str]]] = {
             "start:MOA_ADAPTER?",
             "clip_vision:CLIP_VISION?",
             "clip_vision_name:STRING",
+            "only_routers:BOOLEAN?",
+            "router_foreground:FLOAT?",
         ],
         ["MOA_ADAPTER", "LOSS_MAP", "STRING"],
     ),
@@ -140,7 +173,7 @@ def test_inputs_and_outputs(name: str):
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_every_seam_is_explained(name: str):
+def test_every_input_and_output_is_explained(name: str):
     schema = NODES[name].GET_SCHEMA()
     assert schema.category == "MoA"
     assert schema.description and len(schema.description) > 40
@@ -150,11 +183,18 @@ def test_every_seam_is_explained(name: str):
         assert entry.tooltip and len(entry.tooltip) > 10, f"{name}: {entry.id}"
 
 
-def test_what_shows_or_writes_something_is_an_output_node():
+def test_nodes_that_show_or_write_something_are_output_nodes():
     outputs = {name for name, node in NODES.items() if node.GET_SCHEMA().is_output_node}
     assert outputs == {"RouterVisualize", "MoASaveAdapter", "MoASaveSubject"}
 
 
 def test_defaults_leave_the_adapter_as_trained():
     defaults = {entry.id: entry.default for entry in NODES["ApplyMoA"].GET_SCHEMA().inputs if hasattr(entry, "default")}
-    assert defaults == defaults | {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
+    assert defaults == defaults | {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0, "keep_background": False}
+
+
+def test_the_router_is_shown_as_before_by_default():
+    defaults = {
+        entry.id: entry.default for entry in NODES["RouterVisualize"].GET_SCHEMA().inputs if hasattr(entry, "default")
+    }
+    assert defaults["subject"] == "together"

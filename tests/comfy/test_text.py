@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import comfy.sd
@@ -9,9 +11,10 @@ import host
 import pytest
 import subjects
 import torch
-from comfyui_moa.nodes import text
+from comfyui_moa.nodes.host.prompts import conditioning, prompt_words
 from comfyui_moa.nodes.prompt import MoATextEncode
 from comfyui_moa.nodes.sockets import Subject
+from safetensors.torch import save_file
 
 SUBJECT_CHUNK = 77
 
@@ -32,7 +35,7 @@ def pieces(clip: Any, prompt: str) -> list[str]:
 
 
 def position(clip: Any, prompt: str, word: str, occurrence: int = 1) -> int:
-    [binding] = text.bind(clip, prompt, clip.tokenize(prompt), [subject(word, occurrence)])
+    [binding] = conditioning.bind(clip, prompt, clip.tokenize(prompt), [subject(word, occurrence)])
     return binding.position
 
 
@@ -69,6 +72,78 @@ def test_a_word_inside_another_does_not_count(clip: comfy.sd.CLIP):
         position(clip, "a woman and a snowman", "man")
 
 
+@pytest.mark.parametrize(
+    ("prompt", "word", "neighbours"),
+    [
+        ("a salaryman beside a man", "man", "salaryman beside a [man]"),
+        ("a strongman, a cavewoman and a woman", "woman", "cavewoman and a [woman]"),
+        ("a strongman, a catgirl, a foxgirl and a girl in red", "girl", "foxgirl and a [girl] in red"),
+        ("1girl, solo", "girl", "1 [girl] , solo"),
+        ("1girl, solo", "1girl", "1 [girl] , solo"),
+        ("a man-child with a spider-man", "man", "a [man] - child with"),
+        ("a man-child with a spider-man", "spider-man", "a spider - [man]"),
+        ("a tall-man's man", "man", "a tall - [man] 's man"),
+        ("a_man", "man", "a _ [man]"),
+        ("a 男 man", "man", "a 男 [man]"),
+        ("a salaryman on a beach", "salaryman", "a [salaryman] on a beach"),
+    ],
+)
+def test_only_whole_words_are_taken_and_shown(clip: comfy.sd.CLIP, prompt: str, word: str, neighbours: str):
+    _, report = MoATextEncode.execute(clip, prompt, {"subject_0": subject(word)}).result
+    assert report.splitlines()[1].endswith(f": {neighbours}")
+
+
+@pytest.mark.parametrize(
+    "case", json.loads((Path(__file__).parents[1] / "prompt_words.json").read_text("utf-8")), ids=str
+)
+def test_words_are_found_as_the_page_finds_them(clip: comfy.sd.CLIP, case: dict[str, Any]):
+    text, word = case["prompt"], case["word"]
+    found = prompt_words.Prompt(clip, clip.tokenize(text)).find(prompt_words.word_tokens(clip, word))
+    assert len(found) == case["occurrences"]
+    if case["near"]:
+        assert prompt_words.near_misses(text, word)[0] == case["near"]
+        with pytest.raises(ValueError, match=f"for example to '{case['near']}'"):
+            position(clip, text, word)
+
+
+def test_a_refusal_names_the_longer_word(clip: comfy.sd.CLIP):
+    with pytest.raises(ValueError, match="does not occur as a word of its own, but inside 'salaryman' and 'strongman'"):
+        position(clip, "a salaryman, a strongman, a salaryman", "man")
+    with pytest.raises(ValueError, match=r"occurs 1 time\(s\) as a word of its own, but inside 'strongman'"):
+        position(clip, "a strongman beside a man", "man", 2)
+
+
+def test_a_textual_inversion_is_a_word(clip: comfy.sd.CLIP, tmp_path: Path):
+    """Bound to the last of its vectors, as a word to the last of its pieces."""
+    widths = {
+        name: getattr(clip.tokenizer, name).embedding_size
+        for name in ("clip_l", "clip_g")
+        if hasattr(clip.tokenizer, name)
+    }
+    for name in widths:
+        getattr(clip.tokenizer, name).embedding_directory = str(tmp_path)
+    for file, seed in (("hero", 1), ("villain", 2)):
+        make = torch.Generator().manual_seed(seed)
+        save_file(
+            {name: torch.randn(3, width, generator=make) for name, width in widths.items()},
+            tmp_path / f"{file}.safetensors",
+        )
+    prompt = "a photo of embedding:villain and embedding:hero on a beach"
+    place = position(clip, prompt, "embedding:hero")
+    assert [token for token, *_ in clip.tokenize(prompt)["l"][0]][place + 1] == vocabulary_ids(clip, "on")[0]
+    assert position(clip, prompt, "embedding:villain") == place - 4
+    assert position(clip, prompt, "beach") == place + 3
+    with pytest.raises(ValueError, match="does not occur"):
+        position(clip, "a photo of embedding:villain", "embedding:hero")
+    with pytest.raises(ValueError, match="no token in the word 'embedding:missing', and no file of such an embedding"):
+        position(clip, prompt, "embedding:missing")
+
+
+def vocabulary_ids(clip: Any, word: str) -> list[int]:
+    """The ids of a word, by the tokenizer itself."""
+    return [clip.tokenizer.clip_l.tokenizer.get_vocab()[f"{word}</w>"]]
+
+
 def test_occurrences_are_counted(clip: comfy.sd.CLIP):
     prompt = "a man and a man and a man"
     places = [position(clip, prompt, "man", n) for n in (1, 2, 3)]
@@ -84,10 +159,10 @@ def test_the_second_chunk(clip: comfy.sd.CLIP):
     place = position(clip, prompt, "man")
     assert place > SUBJECT_CHUNK
     assert pieces(clip, prompt)[place] == "man</w>"
-    conditioning, [binding] = text.encode_prompt(clip, prompt, [subject("man")])
-    context, extra = conditioning[0]
+    encoded, [binding] = conditioning.encode_prompt(clip, prompt, [subject("man")])
+    context, _ = encoded[0]
     assert binding.position == place < context.shape[1] == 2 * SUBJECT_CHUNK
-    slots = extra["model_conds"][text.SLOTS].cond
+    slots = conditioning.payload(context.bindings, context.shape[1])[conditioning.SLOTS].cond
     assert slots.shape == (1, 2 * SUBJECT_CHUNK, 1)
     assert slots.flatten().nonzero().flatten().tolist() == [place]
 
@@ -100,27 +175,28 @@ def test_tensor_tokens_are_skipped(clip: comfy.sd.CLIP):
     for chunks in tokens.values():
         chunks[0][2:2] = [(torch.randn(8), 1.0), (torch.randn(8), 1.0)]
         del chunks[0][SUBJECT_CHUNK:]
-    [binding] = text.bind(clip, prompt, tokens, [subject("man")])
+    [binding] = conditioning.bind(clip, prompt, tokens, [subject("man")])
     assert binding.position == before + 2
 
 
 def test_encoding_is_the_hosts_own(clip: comfy.sd.CLIP):
     [[context, extra]] = host.encode(clip, "a man and a woman")
-    [[ours, ours_extra]], bindings = text.encode_prompt(
+    [[ours, ours_extra]], bindings = conditioning.encode_prompt(
         clip, "a man and a woman", [subject("woman", seed=3), subject("man")]
     )
     assert torch.equal(ours, context)
     assert {k: v for k, v in ours_extra.items() if k in extra}.keys() == extra.keys()
-    slots = ours_extra["model_conds"][text.SLOTS].cond.flatten()
+    conds = conditioning.payload(ours.bindings, ours.shape[1])
+    slots = conds[conditioning.SLOTS].cond.flatten()
     assert [int(slots[b.position]) for b in bindings] == [1, 2]
     assert int(slots.count_nonzero()) == 2
-    features = ours_extra["model_conds"][text.FEATURES].cond
+    features = conds[conditioning.FEATURES].cond
     assert torch.equal(features, torch.stack([subjects.picture(3)[0], subjects.picture(1)[0]])[None])
 
 
 def test_without_subjects_it_is_clip_text_encode(clip: comfy.sd.CLIP):
     [[context, extra]] = host.encode(clip, "a man")
-    [[ours, ours_extra]], bindings = text.encode_prompt(clip, "a man", [])
+    [[ours, ours_extra]], bindings = conditioning.encode_prompt(clip, "a man", [])
     assert torch.equal(ours, context)
     assert ours_extra.keys() == extra.keys()
     assert bindings == []
@@ -129,22 +205,24 @@ def test_without_subjects_it_is_clip_text_encode(clip: comfy.sd.CLIP):
 @pytest.mark.parametrize(
     ("prompt", "words", "message"),
     [
-        ("a woman on a beach", [("man", 1)], "'man'.*does not occur.*'a woman on a beach'.*change the word"),
+        ("a woman on a beach", [("man", 1)], "'man'.*does not occur.*'a woman on a beach'.*change it"),
         ("a man on a beach", [("man", 2)], r"occurrence 2.*1 time\(s\)"),
         ("a man", [("man", 1), ("man", 1)], "same 'man'.*'occurrence' to 2"),
         ("a golden dog", [("dog", 1), ("golden dog", 1)], "same 'golden dog'"),
         ("", [("man", 1)], "does not occur"),
-        ("a man", [("()", 1)], "no word"),
+        ("a man", [("()", 1)], "no token in the word"),
     ],
 )
 def test_refusals(clip: comfy.sd.CLIP, prompt: str, words: list[tuple[str, int]], message: str):
     with pytest.raises(ValueError, match=message):
-        text.encode_prompt(clip, prompt, [subject(*word) for word in words])
+        conditioning.encode_prompt(clip, prompt, [subject(*word) for word in words])
 
 
 def test_subjects_of_two_adapters_are_refused(clip: comfy.sd.CLIP):
     with pytest.raises(ValueError, match=r"different adapters: \['a', 'b'\]"):
-        text.encode_prompt(clip, "a man and a woman", [subject("man", encoder="a"), subject("woman", encoder="b")])
+        conditioning.encode_prompt(
+            clip, "a man and a woman", [subject("man", encoder="a"), subject("woman", encoder="b")]
+        )
 
 
 def test_the_report_names_subjects_and_tokens(clip: comfy.sd.CLIP):
@@ -154,8 +232,8 @@ def test_the_report_names_subjects_and_tokens(clip: comfy.sd.CLIP):
     man, woman = position(clip, prompt, "man"), position(clip, prompt, "woman")
     assert report.splitlines() == [
         "'a man and a woman'",
-        f"subject 1: 'man' → token {man}",
-        f"subject 2: 'woman' → token {woman}",
+        f"subject 1: 'man' → token {man}: a [man] and a woman",
+        f"subject 2: 'woman' → token {woman}: man and a [woman]",
     ]
     assert MoATextEncode.execute(clip, prompt).result[1].splitlines() == ["'a man and a woman'", "no subjects"]
 

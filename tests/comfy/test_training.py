@@ -1,4 +1,4 @@
-"""Training through the real host: two layouts and two doors, one run; what checkpointing and a real server make of it."""
+"""Training through the real host: two layouts and two interfaces give one run; checkpointing; a real server."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ import pytest
 import subjects
 import torch
 from accelerate.utils import DistributedType
-from comfyui_moa.moa_attention.checkpoint import read_header
+from comfyui_moa.moa_attention.formats.adapter import read_header
 from comfyui_moa.moa_attention.training.base import Batch
 from comfyui_moa.moa_attention.training.config import TrainConfig
 from comfyui_moa.moa_attention.training.lots import lots
 from comfyui_moa.moa_attention.training.objective import Objective
 from comfyui_moa.moa_attention.training.workers import Alone
-from comfyui_moa.nodes.layers import fresh_adapter
-from comfyui_moa.nodes.mini import load_mini
-from comfyui_moa.nodes.patch import host_patcher
+from comfyui_moa.nodes.host.files.mini_files import load_mini
+from comfyui_moa.nodes.host.model.layers import fresh_adapter
+from comfyui_moa.nodes.host.model.patch import call_with_subjects, host_patcher
+from comfyui_moa.nodes.host.training.encoders import HostEncoders
+from comfyui_moa.nodes.host.training.trainer import HostBase, training_mode
 from comfyui_moa.nodes.train import MoATrain
-from comfyui_moa.nodes.training import HostBase, training_mode
 from comfyui_moa.recipes.adapter.workers import check_workers
 
 from devtools.server import Server, ServerError
@@ -62,7 +63,7 @@ def node(folder: str) -> tuple[Any, list[float], str]:
     return adapter, losses["loss"], report
 
 
-def test_layouts_and_doors_give_the_same_run(tmp_path: Path, base: Path):
+def test_layouts_and_interfaces_give_the_same_run(tmp_path: Path, base: Path):
     pictures.kohya(base / "input" / "boxes")
     beside = command_line(base / "input" / "boxes", tmp_path / "one")
     assert len(beside) == STEPS
@@ -119,6 +120,38 @@ def test_checkpointing_changes_no_gradient(family: str, rank: int):
     assert "forward" not in vars(next(iter(model.model.diffusion_model.input_blocks[1])))
 
 
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_the_prior_consistency_compares_with_the_unpatched_base(family: str):
+    model, pooled = (host.sd15(), None) if family == "sd15" else (host.sdxl(), host.SDXL_G)
+    adapter = subjects.make_adapter(model, host.SD15_CONTEXT if family == "sd15" else host.SDXL_CONTEXT).patcher
+    config = TrainConfig(steps=1, batch_size=1, precision="float32", consistency_weight=1.0, checkpointing=True)
+    with training_mode(model, config):
+        base, given = HostBase(model, adapter), batch(4, adapter.model.config.text_width, pooled)
+        noisy, sigma = torch.randn(1, 4, 16, 16), torch.tensor([2.0])
+        alone = base.denoise_alone(noisy, sigma, given)
+        untouched = call_with_subjects(model.clone(), noisy, sigma, given.context, given.pooled, {})
+        (lot,) = lots(0, config, Alone())
+        adapter.model.requires_grad_(True)
+        loss, parts = Objective(adapter.model, base, config)(given, lot.generators)
+        loss.backward()
+    assert torch.equal(alone, untouched) and not alone.requires_grad
+    assert float(parts["consistency"]) > 1e-3
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in adapter.model.parameters())
+
+
+def test_encodings_for_the_cache_require_no_gradient():
+    """Though the host's weights require one: otherwise every picture keeps its graph until its shard is written."""
+    vision = host.clip_vision(32, subjects.FEATURE)
+    encoders = HostEncoders(*load_mini(ROOT / "weights" / "mini"), vision)
+    for module in (encoders.vae.first_stage_model, encoders.clip.cond_stage_model, vision.model):
+        module.requires_grad_(True)
+    latents = encoders.latents(torch.rand(1, 3, 128, 128))
+    text = encoders.text("a man on a beach", [5])
+    features = encoders.features(torch.rand(2, 3, 224, 224))
+    assert not any(t.requires_grad or t.grad_fn for t in (latents, text.context, text.pooled, features))
+    assert latents.abs().sum() > 0 and text.context.abs().sum() > 0 and features.shape == (2, subjects.FEATURE)
+
+
 @pytest.mark.slow
 def test_sd15_at_full_width_learns_a_batch_and_needs_the_memory_that_was_planned():
     row = json.dumps({"base": "sd15", "side": 256, "batch": 1, "rank": 0, "steps": 20})
@@ -129,10 +162,10 @@ def test_sd15_at_full_width_learns_a_batch_and_needs_the_memory_that_was_planned
     assert found["used_mib"] == pytest.approx(found["planned_mib"], rel=0.15)
 
 
-def prompt(steps: int, name: str) -> dict[str, Any]:
+def prompt(steps: int, name: str, rank: int = 4) -> dict[str, Any]:
     settings = {
         "folder": "boxes", "name": name, "steps": steps, "batch_size": 2, "micro_batch": 0, "learning_rate": 1e-3,
-        "rank": 4, "side": 128, "checkpointing": False, "seed": 0, "licence": "CC0-1.0", "clip_vision_name": "none",
+        "rank": rank, "side": 128, "checkpointing": False, "seed": 0, "licence": "CC0-1.0", "clip_vision_name": "none",
         "preview_every": 4, "preview_prompts": "a man on a beach",
     }  # fmt: skip
     return {
@@ -148,22 +181,26 @@ def prompt(steps: int, name: str) -> dict[str, Any]:
 
 def test_a_cancelled_run_on_the_server_goes_on_and_can_be_used(server: Server):
     pictures.kohya(server.base / "input" / "boxes")
-    seen: list[int] = []
+    steps_done: list[int] = []
 
     def cancel(_node: str, value: int, of: int) -> None:
         if of == 500:
-            seen.append(value)
+            steps_done.append(value)
             server.interrupt()
 
     with pytest.raises(ServerError, match="cancelled"):
         server.queue(prompt(500, "cancelled"), progress=cancel)
     state = server.base / "output" / "moa_training" / "cancelled" / "state.safetensors"
-    assert state.is_file() and 0 < seen[0] < 500
-    steps = seen[-1] + 3
+    assert state.is_file() and 0 < steps_done[0] < 500
+    steps = steps_done[-1] + 3
     history = server.queue(prompt(steps, "cancelled"))
     assert history["outputs"]["4"]["images"]
-    log = (state.parent / "log.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in log] == list(range(1, steps + 1))
+    rows = [json.loads(line) for line in (state.parent / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, steps + 1))
+    notes = [row["note"] for row in rows if "note" in row]
+    assert notes == [f"steps was 500 and is {steps} from step {steps - 2} on."]
+    with pytest.raises(ServerError, match="rank 4, now 8. Use the earlier values, or start another run"):
+        server.queue(prompt(steps + 1, "cancelled", rank=8))
     saved = list((server.base / "models" / "moa" / "trained").glob("boxes_*.safetensors"))
     assert len(saved) == 1
     assert read_header(saved[0]).provenance["data"] == "boxes"
@@ -174,20 +211,34 @@ def test_a_cancelled_run_on_the_server_goes_on_and_can_be_used(server: Server):
     assert "licence: CC0-1.0" in json.dumps(server.queue(used)["outputs"])
 
 
+def test_a_queue_without_changes_trains_nothing_and_one_with_a_changed_caption_runs_again(server: Server):
+    folder = pictures.kohya(server.base / "input" / "edited")
+    again = prompt(2, "edited")
+    again["2"]["inputs"]["folder"] = "edited"
+    server.queue(again)
+    saved = server.base / "models" / "moa" / "trained"
+    before = len(list(saved.glob("*")))
+    server.queue(again)
+    assert len(list(saved.glob("*"))) == before
+    (folder / "00000000.txt").write_text("a man in the wind")
+    with pytest.raises(ServerError, match="the pictures have changed since. Raise 'steps'"):
+        server.queue(again)
+
+
 def test_a_preview_without_a_subject_is_refused_before_training(server: Server):
     wrong = prompt(1, "wordless")
     wrong["2"]["inputs"]["preview_prompts"] = "a quiet beach"
-    with pytest.raises(ServerError, match="'a quiet beach' has no word that may be a subject"):
+    with pytest.raises(ServerError, match="'a quiet beach' of the validation sheet has no word that can be a subject"):
         server.queue(wrong)
 
 
-def test_a_run_with_nothing_to_train_on_says_why(server: Server):
+def test_a_run_with_nothing_to_train_on_is_refused_with_the_reasons(server: Server):
     folder = server.base / "input" / "bare"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(b"")
     broken = prompt(1, "bare")
     broken["2"]["inputs"]["folder"] = "bare"
-    with pytest.raises(ServerError, match="(?s)Nothing to train on.*no caption: a.txt is not there"):
+    with pytest.raises(ServerError, match="(?s)Nothing to train on.*no caption: a.txt does not exist"):
         server.queue(broken)
 
 

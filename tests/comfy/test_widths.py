@@ -5,9 +5,10 @@ import comfy.ops
 import pytest
 import subjects
 import torch
-from comfyui_moa.moa_attention.adapter import MoAAdapter
-from comfyui_moa.moa_attention.config import MoAConfig
-from comfyui_moa.nodes import layers
+from comfyui_moa.moa_attention.adapters.moa import MoAAdapter
+from comfyui_moa.moa_attention.method.factory import Factory
+from comfyui_moa.moa_attention.method.spec import MoAConfig
+from comfyui_moa.nodes.host.model.unet import attention_layers
 from torch import nn
 
 
@@ -32,9 +33,9 @@ def test_parameter_counts_are_the_published_ones():
     """68.7 M for the projections, 50 k for the routers; nothing is allocated."""
     with torch.device("meta"):
         model = unet(320, 768, device="meta")
-        specs = tuple(layer.spec for layer in layers.attention_layers(model))
-        shared = MoAAdapter(MoAConfig("sd15", specs, 768, "clip-vit-large-patch14", 768), device="meta")
-        own = MoAAdapter(MoAConfig("sd15", specs, 768, "clip-vit-large-patch14", 768, "own"), device="meta")
+        specs = tuple(layer.spec for layer in attention_layers(model))
+        shared = MoAAdapter(MoAConfig("sd15", specs, 768, "clip-vit-large-patch14", 768), Factory(device="meta"))
+        own = MoAAdapter(MoAConfig("sd15", specs, 768, "clip-vit-large-patch14", 768, "own"), Factory(device="meta"))
 
     def count(module: nn.Module) -> int:
         return sum(p.numel() for p in module.parameters())

@@ -45,7 +45,7 @@ def random(seed: int) -> Callable[..., Tensor]:
 
 
 def tensors(widths: Widths, make: Callable[..., Tensor] = meta, prefix: str = "") -> dict[str, Tensor]:
-    """A whole file; of the VAE, which nobody reads, only the first tensor."""
+    """A whole file; of the VAE, which is never read, only the first tensor."""
     parts = {
         "text_encoder.": text_encoder(widths),
         "image_encoder.vision_model.": vision(widths),

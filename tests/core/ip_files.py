@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 Make = Callable[..., Tensor]
-Kind = Literal["base", "plus", "full", "faceid", "faceid portrait", "faceid plus"]
+Kind = Literal["base", "plus", "full", "faceid", "faceid portrait", "faceid plus", "instantid"]
 FACE = 512
 """Width of a face embedding."""
 WIDTHS = {
@@ -25,34 +25,36 @@ def meta(*shape: int) -> Tensor:
 
 
 def image_projection(
-    kind: Kind, seen: int, tokens: int, text: int, inner: int, depth: int, make: Make
+    kind: Kind, features: int, tokens: int, text: int, inner: int, depth: int, make: Make
 ) -> dict[str, Tensor]:
     """The tensors under `image_proj`."""
     if kind == "base":
         return {
-            "proj.weight": make(tokens * text, seen), "proj.bias": make(tokens * text),
+            "proj.weight": make(tokens * text, features), "proj.bias": make(tokens * text),
             "norm.weight": make(text), "norm.bias": make(text),
         }  # fmt: skip
     if kind == "full":
         return {
-            "proj.0.weight": make(inner, seen), "proj.0.bias": make(inner), "proj.2.weight": make(text, inner),
+            "proj.0.weight": make(inner, features), "proj.0.bias": make(inner), "proj.2.weight": make(text, inner),
             "proj.2.bias": make(text), "proj.3.weight": make(text), "proj.3.bias": make(text),
         }  # fmt: skip
+    if kind == "instantid":
+        return {"latents": make(1, tokens, inner), **reader(FACE, text, inner, depth, make)}
     if kind == "plus":
-        return {"latents": make(1, tokens, inner), **reader(seen, text, inner, depth, make)}
+        return {"latents": make(1, tokens, inner), **reader(features, text, inner, depth, make)}
     face = {
         "proj.0.weight": make(2 * FACE, FACE), "proj.0.bias": make(2 * FACE), "proj.2.weight": make(tokens * text, 2 * FACE),
         "proj.2.bias": make(tokens * text), "norm.weight": make(text), "norm.bias": make(text),
     }  # fmt: skip
     if kind == "faceid plus":
-        face |= {f"perceiver_resampler.{name}": t for name, t in reader(seen, text, text, depth, make).items()}
+        face |= {f"perceiver_resampler.{name}": t for name, t in reader(features, text, text, depth, make).items()}
     return face
 
 
-def reader(seen: int, text: int, inner: int, depth: int, make: Make) -> dict[str, Tensor]:
+def reader(features: int, text: int, inner: int, depth: int, make: Make) -> dict[str, Tensor]:
     """The tensors of queries that read patches."""
     found = {
-        "proj_in.weight": make(inner, seen), "proj_in.bias": make(inner),
+        "proj_in.weight": make(inner, features), "proj_in.bias": make(inner),
         "proj_out.weight": make(text, inner), "proj_out.bias": make(text),
         "norm_out.weight": make(text), "norm_out.bias": make(text),
     }  # fmt: skip
@@ -79,7 +81,7 @@ def tuned(number: int, width: int, context: int, rank: int, make: Make) -> dict[
 
 
 def nested(
-    kind: Kind, widths: list[int], seen: int, text: int, *, tokens: int = 4, inner: int = 64, depth: int = 4,
+    kind: Kind, widths: list[int], features: int, text: int, *, tokens: int = 4, inner: int = 64, depth: int = 4,
     rank: int = 128, make: Make = meta,
 ) -> dict[str, dict[str, Tensor]]:  # fmt: skip
     """A whole file as .bin files hold it; every other number is a self-attention, which only FaceID files tune."""
@@ -88,4 +90,4 @@ def nested(
         layers |= {f"{2 * n + 1}.{half}.weight": make(width, text) for half in ("to_k_ip", "to_v_ip")}
         if kind in ("faceid", "faceid plus"):
             layers |= tuned(2 * n, width, width, rank, make) | tuned(2 * n + 1, width, text, rank, make)
-    return {"image_proj": image_projection(kind, seen, tokens, text, inner, depth, make), "ip_adapter": layers}
+    return {"image_proj": image_projection(kind, features, tokens, text, inner, depth, make), "ip_adapter": layers}

@@ -1,10 +1,10 @@
-"""Faces brought upright: landmarks onto landmarks."""
+"""Face alignment: landmarks of an image onto those of the template."""
 
 import math
 
 import torch
 
-from moa_attention.align import EXTENT, TEMPLATE, align, similarity
+from moa_attention.subjects.align import TEMPLATE, TEMPLATE_SIDE, align, similarity
 
 
 def turned(points: torch.Tensor, angle: float, scale: float, shift: tuple[float, float]) -> torch.Tensor:
@@ -12,18 +12,18 @@ def turned(points: torch.Tensor, angle: float, scale: float, shift: tuple[float,
     return points @ torch.tensor([[c, s], [-s, c]]) + torch.tensor(shift)
 
 
-def test_a_turn_a_scale_and_a_shift_are_found_exactly():
+def test_a_rotation_a_scale_and_a_shift_are_recovered():
     side = 224
-    square = TEMPLATE * side / EXTENT
+    square = TEMPLATE * side / TEMPLATE_SIDE
     there = turned(square, 0.4, 1.7, (30.0, -12.0))
-    ours = torch.cat((square, torch.ones(5, 1)), dim=1) @ similarity(there, side).T
-    torch.testing.assert_close(ours, there, rtol=1e-4, atol=1e-3)
+    mapped = torch.cat((square, torch.ones(5, 1)), dim=1) @ similarity(square, there).T
+    torch.testing.assert_close(mapped, there, rtol=1e-4, atol=1e-3)
 
 
-def test_landmarks_that_are_no_face_of_the_template_are_met_as_nearly_as_can_be():
+def test_other_landmarks_are_fitted_in_least_squares():
     torch.manual_seed(0)
     there = TEMPLATE + torch.randn(5, 2)
-    found = similarity(there, EXTENT)
+    found = similarity(TEMPLATE, there)
 
     def error(matrix: torch.Tensor) -> float:
         return float((torch.cat((TEMPLATE, torch.ones(5, 1)), dim=1) @ matrix.T - there).square().sum())
@@ -33,10 +33,10 @@ def test_landmarks_that_are_no_face_of_the_template_are_met_as_nearly_as_can_be(
     )
 
 
-def test_the_cut_shows_what_lies_under_the_landmarks():
+def test_the_aligned_face_holds_the_pixels_under_the_landmarks():
     height, width, side = 120, 200, 112
     y, x = torch.meshgrid(torch.arange(height).float(), torch.arange(width).float(), indexing="ij")
-    picture = torch.stack((x / width, y / height, torch.ones_like(x)), dim=-1)  # every pixel says where it is
+    picture = torch.stack((x / width, y / height, torch.ones_like(x)), dim=-1)  # every pixel holds its own position
     there = turned(TEMPLATE, 0.3, 0.6, (60.0, 20.0))
     cut = align(picture, there, side)
     for (column, row), (px, py) in zip(

@@ -1,4 +1,4 @@
-"""Between two subjects, and subjects in files."""
+"""Blends of two subjects, and subjects in files."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from moa_attention.blend import blend
-from moa_attention.files import StoredFileError
-from moa_attention.subject_file import StoredSubject, load_subject, save_subject
+from moa_attention.formats.errors import StoredFileError
+from moa_attention.formats.subject import StoredSubject, load_subject, save_subject
+from moa_attention.subjects.mixing import blend
 
 ONE, OTHER = torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([[0.0, 4.0, 0.0]])
 
 
-@pytest.mark.parametrize("along", ["straight", "sphere"])
-def test_the_ends_are_the_subjects_themselves(along):
-    assert torch.equal(blend(ONE, OTHER, 0.0, along), ONE)
-    assert torch.equal(blend(ONE, OTHER, 1.0, along), OTHER)
+@pytest.mark.parametrize("path", ["straight", "sphere"])
+def test_the_ends_are_the_subjects_themselves(path):
+    assert torch.equal(blend(ONE, OTHER, 0.0, path), ONE)
+    assert torch.equal(blend(ONE, OTHER, 1.0, path), OTHER)
 
 
 def test_the_middle():
@@ -56,7 +56,7 @@ def test_other_files_are_refused(tmp_path: Path):
     with pytest.raises(StoredFileError, match="cannot be read as safetensors"):
         load_subject(path)
     save_file({"features": torch.zeros(1, 2)}, path, metadata={"format": "moa-adapter", "format_version": "1"})
-    with pytest.raises(StoredFileError, match="wanted moa-subject 1, found moa-adapter 1"):
+    with pytest.raises(StoredFileError, match="expected moa-subject 1, found moa-adapter 1"):
         load_subject(path)
     save_file({"features": torch.zeros(1, 2)}, path, metadata={"format": "moa-subject", "format_version": "1"})
     with pytest.raises(StoredFileError, match="malformed header"):

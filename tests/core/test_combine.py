@@ -1,20 +1,20 @@
-"""Several pictures of one subject: means, and image tokens side by side."""
+"""Features of several pictures of one subject: means, and image tokens side by side."""
 
 import pytest
 import torch
 
-from moa_attention.attention import attend
-from moa_attention.combine import alike, combine
+from moa_attention.method.attention import attend
+from moa_attention.subjects.mixing import combine, repeat_to_common_width
 
 
-def test_means_are_weighted_and_norm_mean_forgets_lengths():
+def test_means_are_weighted_and_norm_mean_ignores_lengths():
     one, other = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 6.0]])
     assert torch.equal(combine([one, other], [1, 1], "mean"), torch.tensor([[1.0, 3.0]]))
     torch.testing.assert_close(combine([one, other], [3, 1], "mean"), torch.tensor([[1.5, 1.5]]))
     norm = combine([one, other], [1, 1], "norm mean")
     torch.testing.assert_close(norm, torch.tensor([[1.0, 1.0]]) / 2**0.5 * 4)
-    for how in ("mean", "norm mean"):
-        torch.testing.assert_close(combine([one, other], [2, 0], how), one)
+    for mode in ("mean", "norm mean"):
+        torch.testing.assert_close(combine([one, other], [2, 0], mode), one)
 
 
 def test_concat_keeps_all_tokens_in_order():
@@ -23,18 +23,18 @@ def test_concat_keeps_all_tokens_in_order():
 
 
 @pytest.mark.parametrize("weights", [[1.0, -1.0], [0.0, 0.0]])
-def test_weights_that_make_no_sense_are_refused(weights: list[float]):
-    with pytest.raises(ValueError, match="Weights want to be 0 or more"):
+def test_negative_weights_and_only_zeros_are_refused(weights: list[float]):
+    with pytest.raises(ValueError, match="Weights must be 0 or more"):
         combine([torch.ones(1, 2), torch.ones(1, 2)], weights, "mean")
 
 
-def test_tokens_said_again_change_no_attention():
+def test_repeated_tokens_change_no_attention():
     torch.manual_seed(0)
     width, query = 8, torch.randn(1, 5, 8)
-    short, long = alike([torch.randn(1, 2 * width), torch.randn(1, 3 * width)])
+    short, long = repeat_to_common_width([torch.randn(1, 2 * width), torch.randn(1, 3 * width)])
     assert short.shape == long.shape == (1, 6 * width)
-    for said in (short, long):
-        tokens = said.unflatten(1, (6, width))
-        count = 2 if said is short else 3
+    for repeated in (short, long):
+        tokens = repeated.unflatten(1, (6, width))
+        count = 2 if repeated is short else 3
         once = tokens[:, :count]
         torch.testing.assert_close(attend(query, tokens, tokens, 2), attend(query, once, once, 2))

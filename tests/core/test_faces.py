@@ -2,13 +2,17 @@
 
 import json
 import math
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from recipes.adapter.evaluation import face_api, faces
+from devtools.in_process import PACK, import_pack
+
+import_pack()
+face_api, faces = (import_module(f"{PACK}.recipes.adapter.evaluation.{name}") for name in ("face_api", "faces"))
 
 CPU = torch.device("cpu")
 RESIDUAL = [
@@ -83,19 +87,19 @@ def package(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_weights_are_read_as_the_manifest_says(tmp_path: Path):
+def test_weights_are_read_by_the_manifest(tmp_path: Path):
     meant = write(tmp_path, face_api.DETECTOR, detector_layout())
-    found = face_api.read_weights(tmp_path, face_api.DETECTOR)
+    found = face_api.read_network(tmp_path, face_api.DETECTOR)
     assert found.keys() == meant.keys()
     for key, values in meant.items():
         np.testing.assert_allclose(found[key].numpy(), values, rtol=1e-6, atol=1e-7)
 
 
 def test_networks_of_the_real_layout_run(package: Path):
-    read = face_api.read_weights
+    read = face_api.read_network
     torch.manual_seed(0)
     chips = torch.rand(2, 3, face_api.CHIP, face_api.CHIP)
-    descriptors = face_api.describe(read(package, face_api.RECOGNITION), chips)
+    descriptors = face_api.descriptors(read(package, face_api.RECOGNITION), chips)
     assert descriptors.shape == (2, 128) and descriptors.isfinite().all() and not descriptors[0].equal(descriptors[1])
     assert face_api.landmarks(read(package, face_api.LANDMARKS), chips[:, :, :112, :112]).shape == (2, 68, 2)
     grid = face_api.detector_grid(read(package, face_api.DETECTOR), torch.rand(3, 224, 224))
@@ -103,20 +107,20 @@ def test_networks_of_the_real_layout_run(package: Path):
 
 
 def test_faces_come_as_descriptors_the_largest_first(package: Path, monkeypatch: pytest.MonkeyPatch):
-    judge = faces.FaceJudge(package, CPU)
-    small, large = face_api.Box(0.1, 0.1, 0.2, 0.2, 0.9), face_api.Box(0.4, 0.4, 0.9, 0.9, 0.6)
+    evaluator = faces.FaceEvaluator(package, CPU)
+    small, large = face_api.FaceBox(0.1, 0.1, 0.2, 0.2, 0.9), face_api.FaceBox(0.4, 0.4, 0.9, 0.9, 0.6)
     picture = torch.rand(3, 90, 120)
-    seen: dict[str, torch.Tensor] = {}
-    for name, found in (("both", [small, large]), ("large", [large]), ("none", [])):
-        monkeypatch.setattr(faces, "boxes", lambda _grid, _least, found=found: found)
-        seen[name] = judge(picture)
-    assert [len(s) for s in seen.values()] == [2, 1, 0]
-    torch.testing.assert_close(seen["both"][:1], seen["large"])
+    found: dict[str, torch.Tensor] = {}
+    for name, listed in (("both", [small, large]), ("large", [large]), ("none", [])):
+        monkeypatch.setattr(faces, "boxes", lambda _grid, _least, listed=listed: listed)
+        found[name] = evaluator(picture)
+    assert [len(s) for s in found.values()] == [2, 1, 0]
+    torch.testing.assert_close(found["both"][:1], found["large"])
 
 
 def test_a_package_that_is_not_there_is_named(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="Unpack the npm package"):
-        faces.FaceJudge(tmp_path, CPU)
+        faces.FaceEvaluator(tmp_path, CPU)
 
 
 def test_same_padding_is_tensorflows():
@@ -128,7 +132,7 @@ def test_same_padding_is_tensorflows():
     assert face_api.convolve(line, row, None)[0, 0, 1].tolist() == [12, 123, 234, 340]
 
 
-def test_a_box_is_where_its_cell_and_anchor_say():
+def test_a_box_follows_from_its_cell_and_anchor():
     grid = torch.zeros(10, 10, 5, 5)
     grid[..., 4] = -9
     grid[3, 6, 0, 4], grid[3, 6, 1, 4] = 2, 1  # one place, two anchors that overlap little
@@ -142,9 +146,9 @@ def test_a_box_is_where_its_cell_and_anchor_say():
 
 
 def test_overlap_is_intersection_over_union():
-    a, b = face_api.Box(0, 0, 2, 2, 1), face_api.Box(1, 1, 3, 3, 1)
-    assert face_api.overlap(a, b) == pytest.approx(1 / 7)
-    assert face_api.overlap(a, face_api.Box(5, 5, 6, 6, 1)) == 0
+    a, b = face_api.FaceBox(0, 0, 2, 2, 1), face_api.FaceBox(1, 1, 3, 3, 1)
+    assert face_api.box_overlap(a, b) == pytest.approx(1 / 7)
+    assert face_api.box_overlap(a, face_api.FaceBox(5, 5, 6, 6, 1)) == 0
 
 
 def test_a_similarity_is_found_from_its_points():
@@ -156,18 +160,18 @@ def test_a_similarity_is_found_from_its_points():
 
 @pytest.mark.parametrize("degrees", [0, 25, -40])
 def test_an_inclined_face_is_turned_upright(package: Path, monkeypatch: pytest.MonkeyPatch, degrees: float):
-    """Five dots where the landmarks are said to be lie in the chip where dlib's mean face has them."""
+    """Five dots at the landmarks lie in the chip where dlib's mean face has them."""
     turn, size, middle = math.radians(degrees), 120.0, torch.tensor([160.0, 140.0])
     rotation = torch.tensor([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
     spots = (torch.tensor(faces.UPRIGHT) - 0.5) @ rotation.T * size + middle
     y, x = torch.meshgrid(torch.arange(320) + 0.5, torch.arange(320) + 0.5, indexing="ij")
     dots = sum(torch.exp(-((x - spot[0]) ** 2 + (y - spot[1]) ** 2) / 8) for spot in spots)
     left, top = (middle - size / 2).tolist()
-    box = face_api.Box(left / 320, top / 320, (left + size) / 320, (top + size) / 320, 1.0)
+    box = face_api.FaceBox(left / 320, top / 320, (left + size) / 320, (top + size) / 320, 1.0)
     points = torch.zeros(1, 68, 2)
     points[0, list(faces.CORNERS)] = (spots - middle) / size + 0.5
     monkeypatch.setattr(faces, "landmarks", lambda _weights, _face: points)
-    chip = faces.FaceJudge(package, CPU).upright(torch.as_tensor(dots).expand(3, -1, -1), box)[0, 0]
+    chip = faces.FaceEvaluator(package, CPU).upright(torch.as_tensor(dots).expand(3, -1, -1), box)[0, 0]
     for spot in (torch.tensor(faces.UPRIGHT) + 0.25) / 1.5 * face_api.CHIP:
         column, row = (int(value) for value in spot)
         near = chip[row - 3 : row + 4, column - 3 : column + 4]

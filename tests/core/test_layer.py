@@ -5,17 +5,19 @@ from typing import Any
 
 import pytest
 import torch
+from routed import run, spec
 from torch import Tensor, nn
 
-from moa_attention.attention import attend, attention_probabilities
-from moa_attention.config import LayerSpec, MoAConfig
-from moa_attention.expert import LowRank, Projections
-from moa_attention.layer import MoALayer, Routing
-from moa_attention.router import Router, mix
+from moa_attention.method.attention import attend, attention_probabilities
+from moa_attention.method.expert import LowRank, Projections
+from moa_attention.method.factory import Factory
+from moa_attention.method.layer import Limits, MoALayer, Routing
+from moa_attention.method.router import Router, mix
+from moa_attention.method.spec import LayerSpec, MoAConfig
 
 HEADS = 4
-SELF = LayerSpec("input_1_0_attn1", 0, 32, 32, HEADS, True)
-CROSS = LayerSpec("input_1_0_attn2", 0, 32, 24, HEADS, True)
+SELF = spec("input_1_0_attn1", 0, 32, 32, HEADS, True)
+CROSS = spec("input_1_0_attn2", 0, 32, 24, HEADS, True)
 
 
 def reference_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -79,7 +81,7 @@ def test_layer_agrees_with_the_equations(spec: LayerSpec, options: dict[str, Any
     c = torch.randn(3, 7, 24) if spec.is_cross else z
     assert (layer.to_out is not None) == ("output_projection" in options)
     expected = reference_layer(layer, z, c, prior, base)
-    assert (layer(z, c, prior, base, (3, 5)) - expected).abs().max() < 1e-5
+    assert (run(layer, z, c, prior, base, (3, 5)) - expected).abs().max() < 1e-5
     assert (expected - prior).abs().max() > 0.1
 
 
@@ -88,9 +90,9 @@ def test_low_rank_expert_is_small_and_follows_the_prior():
     whole, low = random_layer(CROSS), random_layer(CROSS, rank=2)
     assert sum(p.numel() for p in low.to_v.parameters()) == 2 * (24 + 32) < 24 * 32
     host, z, c = HostAttention(), torch.randn(2, 6, 32), torch.randn(2, 5, 24)
-    before = [layer(z, c, z, Projections.of(host), (2, 3)) for layer in (whole, low)]
+    before = [run(layer, z, c, z, Projections.of(host), (2, 3)) for layer in (whole, low)]
     host.to_v.weight += 1
-    after = [layer(z, c, z, Projections.of(host), (2, 3)) for layer in (whole, low)]
+    after = [run(layer, z, c, z, Projections.of(host), (2, 3)) for layer in (whole, low)]
     assert torch.equal(before[0], after[0])
     assert not torch.equal(before[1], after[1])
 
@@ -100,8 +102,8 @@ def test_mixing_after_the_output_projection_equals_mixing_before():
     layer, out = random_layer(CROSS), nn.Linear(32, 32)
     z, c, before = torch.randn(2, 6, 32), torch.randn(2, 5, 24), torch.randn(2, 6, 32)
     personal = attend(layer.to_q(z), layer.to_k(c), layer.to_v(c), HEADS)
-    mixed_before = out(mix(before, personal, layer.decide(z).personal))
-    assert (layer(z, c, out(before), plain(out), (2, 3)) - mixed_before).abs().max() < 1e-5
+    mixed_before = out(mix(before, personal, layer.gate(z).personal))
+    assert (run(layer, z, c, out(before), plain(out), (2, 3)) - mixed_before).abs().max() < 1e-5
 
 
 def test_kernel_and_probabilities_agree_with_equation_one():
@@ -114,20 +116,20 @@ def test_kernel_and_probabilities_agree_with_equation_one():
 
 
 @torch.no_grad()
-def test_observer_sees_what_was_mixed():
-    layer, seen = random_layer(CROSS), {}
+def test_the_observer_receives_what_was_mixed():
+    layer, recorded = random_layer(CROSS), {}
     z, c = torch.randn(2, 6, 32), torch.randn(2, 5, 24)
-    layer(z, c, z, plain(nn.Identity()), (2, 3), observe=seen.__setitem__)
-    routing: Routing = seen[CROSS]
+    run(layer, z, c, z, plain(nn.Identity()), (2, 3), observe=recorded.__setitem__)
+    routing: Routing = recorded[CROSS]
     assert routing.grid == (2, 3)
-    assert torch.equal(routing.personal, layer.decide(z).personal)
+    assert torch.equal(routing.personal, layer.gate(z).personal)
     assert torch.equal(routing.query, layer.to_q(z))
     assert torch.equal(routing.key, layer.to_k(c))
 
 
 @torch.no_grad()
 def test_router_is_the_softmax_of_its_logits_in_float32():
-    router, z = Router(32, dtype=torch.bfloat16), torch.randn(2, 9, 32, dtype=torch.bfloat16) * 5
+    router, z = Router(32, factory=Factory(dtype=torch.bfloat16)), torch.randn(2, 9, 32, dtype=torch.bfloat16) * 5
     route = router(z)
     assert route.dtype == torch.float32
     assert route.shape == (2, 9)
@@ -155,9 +157,9 @@ def test_prior_bias_shifts_the_prior_logit():
 def test_large_bias_leaves_the_prior_bit_for_bit(dtype: torch.dtype):
     layer = random_layer(CROSS).to(dtype)
     z, c, prior = (torch.randn(2, n, w).to(dtype) for n, w in ((6, 32), (5, 24), (6, 32)))
-    assert torch.equal(layer.decide(z, 1e4).personal, torch.zeros(2, 6))
-    assert torch.equal(layer(z, c, prior, plain(nn.Identity()), (2, 3), prior_bias=1e4), prior)
-    assert not torch.equal(layer(z, c, prior, plain(nn.Identity()), (2, 3)), prior)
+    assert torch.equal(layer.gate(z, Limits(1e4)).personal, torch.zeros(2, 6))
+    assert torch.equal(run(layer, z, c, prior, plain(nn.Identity()), (2, 3), prior_bias=1e4), prior)
+    assert not torch.equal(run(layer, z, c, prior, plain(nn.Identity()), (2, 3)), prior)
 
 
 @pytest.mark.parametrize(
@@ -169,9 +171,9 @@ def test_fresh_layer_repeats_the_prior_bit_for_bit(options: dict[str, Any]):
     layer.init_from(host)
     z, c = torch.randn(2, 6, 32), torch.randn(2, 5, 24)
     prior = host.to_out(attend(host.to_q(z), host.to_k(c), host.to_v(c), HEADS))
-    assert torch.equal(layer(z, c, prior, Projections.of(host), (2, 3)), prior)
+    assert torch.equal(run(layer, z, c, prior, Projections.of(host), (2, 3)), prior)
     next(reversed(list(layer.to_v.parameters()))).fill_(0.1)
-    assert not torch.equal(layer(z, c, prior, Projections.of(host), (2, 3)), prior)
+    assert not torch.equal(run(layer, z, c, prior, Projections.of(host), (2, 3)), prior)
     assert host.to_v.weight.abs().sum() > 0, "the layer shares storage with the base model"
 
 
@@ -180,17 +182,18 @@ def test_subjects_apart_are_each_alone_where_they_have_the_share():
     z, prior, contexts = torch.randn(2, 12, 32), torch.randn(2, 12, 32), torch.randn(2, 2, 5, 24)
     shares = torch.zeros(2, 2, 12)
     shares[:, 0, :4], shares[:, 1, 4:8] = 1, 0.5
-    ours = layer(z, contexts, prior, base, (3, 4), shares=shares)
-    for subject, part, loud in ((0, slice(0, 4), 1.0), (1, slice(4, 8), 0.5)):
-        alone = layer(z, contexts[:, subject], prior, base, (3, 4), shares=torch.ones(2, 1, 12))
-        expected = prior + loud * (alone - prior)
+    ours = run(layer, z, contexts, prior, base, (3, 4), shares=shares)
+    for subject, part, strength in ((0, slice(0, 4), 1.0), (1, slice(4, 8), 0.5)):
+        alone = run(layer, z, contexts[:, subject], prior, base, (3, 4), shares=torch.ones(2, 1, 12))
+        expected = prior + strength * (alone - prior)
         torch.testing.assert_close(ours[:, part], expected[:, part], rtol=1e-5, atol=1e-5)
     assert torch.equal(ours[:, 8:], prior[:, 8:])
 
 
 @torch.no_grad()
 def test_a_low_rank_projection_is_merged_where_that_pays_and_weights_are_at_hand():
-    own, prior = LowRank(32, 48, 3), nn.Linear(32, 48, bias=False)
+    factory = Factory(changes_weight=lambda layer: bool(getattr(layer, "weight_function", None)))
+    own, prior = LowRank(32, 48, 3, factory), nn.Linear(32, 48, bias=False)
     many, few = torch.randn(2, 40, 32), torch.randn(2, 7, 32)
     expected = prior(many) + own.up(own.down(many))
     merged = own.merged(many, prior)

@@ -4,16 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from moa_attention.attention import attention_probabilities
-from moa_attention.layer import Routing
-from moa_attention.losses import (
-    masked_reconstruction,
-    object_loss,
-    prior_map,
-    resize,
-    router_loss,
-    subject_attention,
-)
+from moa_attention.method.attention import attention_probabilities, resize, subject_attention
+from moa_attention.method.layer import Routing
+from moa_attention.method.losses import masked_reconstruction, object_loss, prior_map, router_loss
 
 
 def routing(grid: tuple[int, int], rows: int = 2, width: int = 16, tokens: int = 6) -> Routing:
@@ -46,8 +39,29 @@ def test_router_loss_agrees_with_its_formula():
         mean = sum(1 - m.personal[b].reshape(6, 4) for m in maps) / 3
         leaked += float(((1 - mask[b, 0]) * (1 - mean)).square().sum()) / 2
         missed += float((mask[b, 0] * mean).square().sum()) / 2
-    assert float(router_loss(average(maps, (6, 4)), mask)) == pytest.approx(leaked, abs=1e-5)
-    assert float(router_loss(average(maps, (6, 4)), mask, 0.5)) == pytest.approx(leaked + 0.5 * missed, abs=1e-5)
+    scale = 4096 / 24  # 24 pixels count as 64 × 64
+    assert float(router_loss(average(maps, (6, 4)), mask)) == pytest.approx(scale * leaked, rel=1e-5)
+    assert float(router_loss(average(maps, (6, 4)), mask, 0.5)) == pytest.approx(
+        scale * (leaked + 0.5 * missed), rel=1e-5
+    )
+
+
+def test_router_loss_is_the_papers_sum_at_64_and_the_same_at_every_resolution():
+    mean, mask = torch.rand(2, 1, 64, 64), (torch.rand(2, 1, 64, 64) > 0.5).float()
+    loss = router_loss(mean, mask, 0.5)
+    leaked, missed = (1 - mask) * (1 - mean), mask * mean
+    assert torch.equal(loss, (leaked.square() + 0.5 * missed.square()).sum(dim=(1, 2, 3)).mean())
+    for factor in (2, 4):
+        fine_mean, fine_mask = (x.repeat_interleave(factor, 2).repeat_interleave(factor, 3) for x in (mean, mask))
+        assert float(router_loss(fine_mean, fine_mask, 0.5)) == pytest.approx(float(loss), rel=1e-5)
+
+
+@pytest.mark.parametrize(("pixels", "weight"), [(256, 3e-3), (4096, 3e-4)])
+def test_a_weight_of_the_former_sum_divided_by_its_scale_gives_the_same_bits(pixels: int, weight: float):
+    side = round(pixels**0.5)
+    mean, mask = torch.rand(3, 1, side, side), torch.rand(3, 1, side, side)
+    summed = ((1 - mask) * (1 - mean)).square().sum(dim=(1, 2, 3)).mean()
+    assert torch.equal(weight * pixels / 4096 * router_loss(mean, mask), weight * summed)
 
 
 def test_layers_are_averaged_before_they_are_squared():
@@ -55,10 +69,10 @@ def test_layers_are_averaged_before_they_are_squared():
     half = routing((2, 2), rows=1)
     sure = half._replace(personal=torch.zeros(1, 4))
     never = half._replace(personal=torch.ones(1, 4))
-    nobody, both = torch.zeros(1, 1, 2, 2), average([sure, never], (2, 2))
-    assert float(router_loss(both, nobody)) == pytest.approx(4 * 0.25)
+    background, both = torch.zeros(1, 1, 2, 2), average([sure, never], (2, 2))
+    assert float(router_loss(both, background)) == pytest.approx(4096 * 0.25)
     assert float(router_loss(both, torch.ones(1, 1, 2, 2))) == 0
-    assert float(router_loss(average([never], (2, 2)), nobody)) == pytest.approx(4.0)
+    assert float(router_loss(average([never], (2, 2)), background)) == pytest.approx(4096.0)
 
 
 def test_layers_of_different_grids_count_alike():
@@ -80,8 +94,8 @@ def reference_object_loss(r: Routing, heads: int, slots: Tensor, masks: Tensor) 
                 continue
             inside = masks[b, s].flatten() > 0
             for head in range(heads):
-                looks = probabilities[b, head][:, slots[b] == s + 1].mean(-1)
-                terms.append(float(looks[~inside].mean() - looks[inside].mean()))
+                attention = probabilities[b, head][:, slots[b] == s + 1].sum(-1)
+                terms.append(float(attention[~inside].mean() - attention[inside].mean()))
         rows.append(sum(terms) / len(terms))
     return sum(rows) / len(rows)
 
@@ -109,7 +123,7 @@ def test_rows_without_subjects_have_no_object_loss():
     assert float(object_loss(layer, 4, slots, torch.zeros_like(masks))) == 0
 
 
-def test_object_loss_rewards_looking_at_the_token_inside_the_mask():
+def test_object_loss_rewards_attention_to_the_token_inside_the_mask():
     masks, slots = masks_and_slots()
     r = routing((6, 4), width=2)
     key = torch.zeros(2, 6, 2)
@@ -121,13 +135,13 @@ def test_object_loss_rewards_looking_at_the_token_inside_the_mask():
     assert wrong > right + 0.2
 
 
-def test_copies_of_a_token_are_averaged():
+def test_a_repeated_context_gives_a_subject_the_same_attention():
     r = routing((6, 4), tokens=5)
     twice = r._replace(key=r.key.repeat(1, 2, 1))
     slots = torch.tensor([[0, 1, 0, 0, 0]]).expand(2, -1)
     once = subject_attention(r.query, r.key, slots, 1, 4)
     assert once.shape == (2, 1, 4, 24)
-    torch.testing.assert_close(subject_attention(twice.query, twice.key, slots.repeat(1, 2), 1, 4), once / 2)
+    torch.testing.assert_close(subject_attention(twice.query, twice.key, slots.repeat(1, 2), 1, 4), once)
 
 
 def test_gradients_reach_router_and_keys():

@@ -14,7 +14,7 @@ def at(degrees: float, length: float = 1.0) -> torch.Tensor:
     return length * torch.tensor([math.cos(math.radians(degrees)), math.sin(math.radians(degrees))])
 
 
-def test_identity_is_a_cosine_that_is_never_negative_and_nought_without_a_face():
+def test_identity_is_a_cosine_that_is_never_negative_and_zero_without_a_face():
     assert measures.identity(at(60)[None], RIGHT[None]) == pytest.approx(0.5, abs=1e-6)
     assert measures.identity(LEFT[None], RIGHT[None]) == 0
     assert measures.identity(torch.zeros(0, 2), RIGHT[None]) == 0
@@ -42,7 +42,7 @@ def test_recognised_is_a_distance_not_a_direction():
     assert measures.recognised(torch.stack([RIGHT, UP]), torch.stack([UP, LEFT]), 0.8) == 0
 
 
-def test_background_change_looks_only_outside():
+def test_background_change_counts_only_the_outside():
     prior, picture = torch.zeros(3, 2, 2), torch.zeros(3, 2, 2)
     picture[:, 0, 0], picture[0, 1, 1] = 1, 0.6
     outside = torch.tensor([[False, True], [True, True]])
@@ -73,5 +73,5 @@ def test_copy_paste_runs_from_the_other_picture_to_the_reference(degrees: float,
     assert measures.copy_paste(at(degrees), RIGHT, UP) == pytest.approx(expected, abs=1e-5)
 
 
-def test_copy_paste_of_one_picture_twice_says_nothing():
+def test_copy_paste_of_one_picture_twice_is_undefined():
     assert measures.copy_paste(at(30), RIGHT, 3 * RIGHT) is None

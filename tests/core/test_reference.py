@@ -1,10 +1,18 @@
-"""Reference pictures: cropped to the mask, greyed out, padded to a square, resized."""
+"""Reference pictures: cropped to the mask, filled with grey, padded to a square, resized."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from moa_attention.encoder import ImageEncoder
-from moa_attention.reference import GREY, bounding_box, prepare_reference, square
+from moa_attention.adapters.vision import ImageEncoder
+from moa_attention.subjects.pictures import as_pictures
+from moa_attention.subjects.reference import GREY, bounding_box, fit_to_square, prepare_reference
 
 
 def picture(h: int = 40, w: int = 60) -> torch.Tensor:
@@ -42,7 +50,7 @@ def test_pixels_outside_the_mask_do_not_matter():
 
 @pytest.mark.parametrize(("h", "w"), [(20, 40), (40, 20), (21, 40)])
 def test_padding_is_centred_and_grey(h: int, w: int):
-    padded = square(torch.ones(3, h, w), 40)
+    padded = fit_to_square(torch.ones(3, h, w), 40)
     assert padded.shape == (3, 40, 40)
     inside = padded[0] == 1
     assert inside.sum() == h * w
@@ -52,10 +60,73 @@ def test_padding_is_centred_and_grey(h: int, w: int):
     assert torch.all(padded[0][~inside] == GREY)
 
 
+def padded_first(picture: torch.Tensor, side: int) -> torch.Tensor:
+    """The same by its definition, with a square of the longer side in memory."""
+    _, h, w = picture.shape
+    x, y = max(h - w, 0), max(w - h, 0)
+    square = F.pad(picture, (x // 2, x - x // 2, y // 2, y - y // 2), value=GREY)
+    return F.interpolate(square[None], size=(side, side), mode="bilinear", antialias=True, align_corners=False)[0]
+
+
+@pytest.mark.parametrize(
+    "size", [(40, 60), (64, 64), (500, 333), (333, 500), (2000, 100), (100, 2000), (20, 10), (224, 224)]
+)
+@pytest.mark.parametrize("side", [64, 224])
+def test_strips_give_the_padded_square_to_the_bit(size: tuple[int, int], side: int):
+    picture = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(fit_to_square(picture, side), padded_first(picture, side))
+
+
+@pytest.mark.parametrize("size", [(100, 8000), (8000, 100)])
+def test_a_long_strip_never_becomes_a_square_of_its_length(size: tuple[int, int]):
+    """The square of 8000 × 8000 pixels would have 768 MB."""
+    with largest_tensor() as largest:
+        fit_to_square(torch.zeros(3, *size), 224)
+    assert largest() <= 8000 * 224 * 3
+
+
+@contextmanager
+def largest_tensor() -> Iterator[Callable[[], int]]:
+    """Counts the numbers of the largest tensor that is made inside."""
+    sizes = [0]
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            made = func(*args, **(kwargs or {}))
+            sizes.extend(t.numel() for t in tree_leaves(made) if isinstance(t, torch.Tensor))
+            return made
+
+    with Sizes():
+        yield lambda: max(sizes)
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 16, 16, 2), (1, 16, 16, 1), (16, 16, 3), (1, 1, 1, 3), (2, 100, 7, 4), (1, 0, 16, 3)]
+)
+def test_what_shows_no_subject_is_refused_by_the_title_of_the_node(shape: tuple[int, ...]):
+    with pytest.raises(
+        ValueError, match=r"^'Encode Subject \(MoA\)' expects pictures of .* at 'images', but received \d+ × "
+    ):
+        as_pictures(torch.zeros(shape), "Encode Subject (MoA)")
+
+
+def test_pictures_keep_their_colours_and_lose_what_follows():
+    images = torch.rand(2, 8, 100, 4)
+    assert torch.equal(as_pictures(images, ""), images[..., :3])
+    assert as_pictures(torch.zeros(0, 512, 512, 3), "").shape == (0, 512, 512, 3)
+
+
+def test_a_mask_of_a_few_pixels_is_refused():
+    mask = torch.zeros(1, 40, 60)
+    mask[:, 20:24, 30:33] = 1
+    with pytest.raises(ValueError, match="covers only 3 × 4 pixels of the picture"):
+        prepare_reference(picture(), mask, 16)
+
+
 def test_resize_does_not_alias():
-    """One white line in eight: every pixel of the small picture must have seen it."""
+    """One white line in eight: it contributes to every pixel of the small picture."""
     lines = (torch.arange(64) % 8 == 0).float().expand(3, 64, -1)
-    assert (square(lines, 8)[:, :, 1:-1] - 1 / 8).abs().max() < 0.05
+    assert (fit_to_square(lines, 8)[:, :, 1:-1] - 1 / 8).abs().max() < 0.05
 
 
 def test_alpha_is_ignored_and_range_kept():
@@ -82,7 +153,7 @@ def test_mask_of_another_size_is_resized():
 
 
 def test_empty_mask_is_refused():
-    with pytest.raises(ValueError, match="mask is empty.*leave the mask out"):
+    with pytest.raises(ValueError, match="mask is empty.*use no mask"):
         prepare_reference(picture(), torch.zeros(1, 40, 60), 16)
 
 

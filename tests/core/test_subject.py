@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from moa_attention.step import Step
-from moa_attention.subject import SpaceTimeEncoding, SubjectFusion, gather_tokens, place_tokens, places
+from moa_attention.method.fusion import SpaceTimeEncoding, SubjectFusion
+from moa_attention.method.prompt import gather_tokens, place_tokens, token_owners
+from moa_attention.run.step import Step
 
 
 def layer_norm(x: Tensor, norm: torch.nn.LayerNorm) -> Tensor:
@@ -77,7 +78,7 @@ def test_tokens_differ_by_time_layer_and_picture():
 
 
 @torch.no_grad()
-def test_untrained_fusion_speaks_the_plain_word():
+def test_untrained_fusion_gives_the_plain_word():
     fusion, words = random_fusion(), torch.randn(2, 3, 20)
     fusion.zero()
     tokens = fusion(torch.randn(2, 3, 12), words, torch.tensor([1.0, 2.0]), 4)
@@ -91,14 +92,14 @@ def test_gather_and_place_are_inverse():
     words = gather_tokens(context, slots, 2)
     assert torch.equal(words[0], context[0, [7, 3]])
     assert torch.equal(words[1, 0], context[1, 5])
-    assert torch.equal(place_tokens(context, places(slots), words), context)
+    assert torch.equal(place_tokens(context, token_owners(slots), words), context)
 
 
 def test_tokens_take_the_place_of_their_words_only():
     context, tokens = torch.randn(2, 9, 4), torch.randn(2, 2, 4)
     slots = torch.zeros(2, 9, dtype=torch.long)
     slots[0, 3], slots[0, 7] = 2, 1
-    placed = place_tokens(context, places(slots), tokens)
+    placed = place_tokens(context, token_owners(slots), tokens)
     expected = context.clone()
     expected[0, 3], expected[0, 7] = tokens[0, 1], tokens[0, 0]
     assert torch.equal(placed, expected)
@@ -108,8 +109,8 @@ def test_repeated_contexts_carry_every_copy():
     """The host repeats a short prompt to the length of the longest one of its batch."""
     context, tokens = torch.randn(1, 5, 4), torch.randn(1, 2, 4)
     slots = torch.tensor([[0, 1, 0, 2, 0]])
-    once = place_tokens(context, places(slots), tokens)
-    twice = place_tokens(context.repeat(1, 2, 1), places(slots.repeat(1, 2)), tokens)
+    once = place_tokens(context, token_owners(slots), tokens)
+    twice = place_tokens(context.repeat(1, 2, 1), token_owners(slots.repeat(1, 2)), tokens)
     assert torch.equal(twice, once.repeat(1, 2, 1))
     assert torch.equal(gather_tokens(context.repeat(1, 2, 1), slots.repeat(1, 2), 2), gather_tokens(context, slots, 2))
 
@@ -126,7 +127,7 @@ def test_permuting_subjects_together_with_their_slots_changes_nothing():
 
     def prompt(slots: Tensor, features: Tensor) -> Tensor:
         tokens = fusion(features, gather_tokens(context, slots, 3), t, 4)
-        return place_tokens(context, places(slots), tokens[2])
+        return place_tokens(context, token_owners(slots), tokens[2])
 
     torch.testing.assert_close(prompt(slots, features), prompt(moved, features[:, order]), rtol=1e-6, atol=1e-6)
     assert (prompt(slots, features) - prompt(slots, features[:, order])).abs().max() > 1e-4

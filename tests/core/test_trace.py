@@ -1,15 +1,18 @@
 """The trace of a run and the pictures made of it."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
+from routed import WHOLE, call_info, spec
 
-from moa_attention.config import LayerSpec
-from moa_attention.layer import Routing
-from moa_attention.picture import LABEL_HEIGHT, SCALE, contact_sheet, heat_map, label, overlay, smooth_to
-from moa_attention.trace import Trace, average_map
+from moa_attention.method.layer import Routing
+from moa_attention.pictures import LABEL_HEIGHT, SCALE, contact_sheet, heat_map, label, overlay, smooth_to
+from moa_attention.run.trace import Trace, average_map
+from moa_attention.run.view import View
 
-FINE = LayerSpec("input_1_0_attn1", 0, 8, 8, 1, False)
-COARSE = LayerSpec("middle_0_0_attn2", 1, 8, 8, 1, True)
+FINE = spec("input_1_0_attn1", 0, 8, 8, 1, False)
+COARSE = spec("middle_0_0_attn2", 1, 8, 8, 1, True)
 
 
 def routing(value: torch.Tensor, grid: tuple[int, int]) -> Routing:
@@ -19,8 +22,12 @@ def routing(value: torch.Tensor, grid: tuple[int, int]) -> Routing:
     return Routing(personal, empty, empty, grid)
 
 
-def record(trace: Trace, sigma: float, images: list[int], values: list[float], grid: tuple[int, int] = (4, 6)) -> None:
-    observe = trace.record(torch.tensor(sigma), torch.tensor(images))
+def record(
+    trace: Trace, sigma: float, shown: Sequence[int | View | None], values: list[float], grid: tuple[int, int] = (4, 6)
+) -> None:
+    """A call with a row for each whole picture, by its number, or view."""
+    views = [WHOLE._replace(picture=each) if isinstance(each, int) else each for each in shown]
+    observe = trace.begin_call(call_info(sigma, views))
     observe(FINE, routing(torch.tensor(values), grid))
     observe(COARSE, routing(torch.tensor(values) / 2, (grid[0] // 2, grid[1] // 2)))
 
@@ -38,27 +45,49 @@ def test_calls_are_grouped_by_noise_level_from_the_highest(trace: Trace):
     assert [len(calls) for calls in steps] == [1, 1, 2]
 
 
-def test_area_prompts_are_left_out(trace: Trace):
-    record(trace, 14.0, [0], [0.5])
-    record(trace, 14.0, [0], [0.9], grid=(2, 4))
+def test_a_part_of_a_picture_counts_at_its_pixels_only(trace: Trace):
+    """Whole maps on (4, 6), a tile of their upper left half on (4, 3), of a picture of 8 × 12 latent pixels."""
+    record(trace, 14.0, [0], [0.4])
+    record(trace, 14.0, [WHOLE._replace(width=6)], [0.8], grid=(4, 3))
     [step] = trace.steps()
-    assert len(step) == 1
-    assert step[0].maps[FINE.name].shape == (1, 4, 6)
+    expected = torch.full((4, 6), 0.4)
+    expected[:, :3] = 0.6
+    torch.testing.assert_close(average_map(step, [FINE.name], 0, (4, 6)), expected, atol=1e-3, rtol=0)
 
 
-def test_begin_forgets_and_nothing_recorded_is_no_step(trace: Trace):
+def test_tiles_of_a_picture_make_up_its_map(trace: Trace):
+    tiles = [WHOLE._replace(picture=1, left=left, width=4) for left in (0, 4, 8)]
+    record(trace, 14.0, tiles[:2], [0.1, 0.2], grid=(4, 2))
+    record(trace, 14.0, [tiles[2], WHOLE._replace(width=4)], [0.3, 0.9], grid=(4, 2))
+    expected = torch.tensor([0.1, 0.1, 0.2, 0.2, 0.3, 0.3]).expand(4, 6)
+    torch.testing.assert_close(average_map(trace.calls, [FINE.name], 1, (4, 6)), expected, atol=1e-3, rtol=0)
+
+
+def test_pixels_without_a_map_are_the_priors(trace: Trace):
+    record(trace, 14.0, [WHOLE._replace(top=4, height=4)], [0.8], grid=(2, 6))
+    expected = torch.tensor([0.0, 0.0, 0.8, 0.8])[:, None].expand(4, 6)
+    torch.testing.assert_close(average_map(trace.calls, [FINE.name], 0, (4, 6)), expected, atol=1e-3, rtol=0)
+
+
+def test_a_map_of_unknown_place_is_explained(trace: Trace):
+    record(trace, 14.0, [None], [0.8])
+    with pytest.raises(ValueError, match="another node shifted or rearranged the pixels"):
+        average_map(trace.calls, [FINE.name], 0, (4, 6))
+
+
+def test_a_new_run_clears_the_trace_and_a_call_without_maps_is_no_step(trace: Trace):
     record(trace, 1.0, [0], [0.5])
-    trace.begin()
+    trace.begin_run()
     assert trace.steps() == []
-    trace.record(torch.tensor(1.0), torch.tensor([0]))
+    trace.begin_call(call_info())
     assert trace.steps() == []
 
 
 def test_maps_are_detached_halves_on_the_layers_grid(trace: Trace):
-    observe = trace.record(torch.tensor(1.0), torch.tensor([0]))
+    observe = trace.begin_call(call_info())
     personal = torch.rand(1, 24, requires_grad=True)
     observe(FINE, Routing(personal, personal, personal, (4, 6)))
-    trace.finish()
+    trace.end_run()
     stored = trace.calls[0].maps[FINE.name]
     assert stored.dtype == torch.float16
     assert not stored.requires_grad
@@ -78,7 +107,7 @@ def test_average_is_over_calls_layers_and_rows_of_one_picture(trace: Trace):
 
 def test_a_picture_that_was_not_recorded_is_refused(trace: Trace):
     record(trace, 2.0, [0], [0.2])
-    with pytest.raises(ValueError, match="picture 3 of the batch"):
+    with pytest.raises(ValueError, match="picture 4 of the batch, only for 1"):
         average_map(trace.calls, [FINE.name], 3, (4, 6))
 
 

@@ -1,12 +1,13 @@
 """A toy base model of two attention layers, to train an adapter on within seconds.
 
-As a program it trains one: `python toy.py STATE LOG STEPS`. It logs every loss to the last bit, shares its steps with
-other processes when a launcher set them up, and may be killed at any moment.
+As a program it trains one: `python toy.py STATE LOG STEPS BATCH MICRO_BATCH`. It logs every loss to the last bit, shares
+its steps with other processes when a launcher set them up, and may be killed at any moment.
 """
 
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,22 @@ import torch
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "core")]
+
+from routed import run  # noqa: E402
+from routed import spec as layer_spec  # noqa: E402
 
 from moa_attention import LayerSpec, MoAAdapter, MoAConfig  # noqa: E402
-from moa_attention.attention import attend  # noqa: E402
-from moa_attention.config import EMBEDDED_ENCODER  # noqa: E402
-from moa_attention.expert import Projections  # noqa: E402
+from moa_attention.method.attention import attend  # noqa: E402
+from moa_attention.method.expert import Projections  # noqa: E402
+from moa_attention.method.spec import EMBEDDED_ENCODER  # noqa: E402
 from moa_attention.training.base import Batch, Record  # noqa: E402
 from moa_attention.training.config import TrainConfig  # noqa: E402
 from moa_attention.training.loop import train  # noqa: E402
 from moa_attention.training.lots import Lot, lots  # noqa: E402
 from moa_attention.training.workers import Alone, Workers  # noqa: E402
 
-LAYERS = (LayerSpec("middle_0_0_attn1", 0, 16, 16, 2, True), LayerSpec("middle_0_0_attn2", 0, 16, 12, 2, True))
+LAYERS = (layer_spec("middle_0_0_attn1", 0, 16, 16, 2, True), layer_spec("middle_0_0_attn2", 0, 16, 12, 2, True))
 CONFIG = MoAConfig("toy", LAYERS, 12, EMBEDDED_ENCODER, 8)
 
 
@@ -65,6 +69,9 @@ class ToyBase(nn.Module):
     def error_weight(self, sigma: Tensor) -> Tensor:
         return 1 / sigma
 
+    def signal_to_noise(self, sigma: Tensor) -> Tensor:
+        return 1 / sigma.square()
+
     def denoise(self, noisy: Tensor, sigma: Tensor, batch: Batch, features: Tensor, record: Record) -> Tensor:
         adapter, observe = self.adapter[0], record(sigma[0], torch.arange(len(noisy)))
         step = adapter.begin(batch.context, sigma * 100, batch.slots, features, None, torch.zeros(()))
@@ -74,9 +81,16 @@ class ToyBase(nn.Module):
             prior = self.attentions[spec.name](z, batch.context if spec.is_cross else z)
             layer: Any = adapter.layers[spec.name]
             own = Projections.of(self.attentions[spec.name])
-            context = step.context_for(layer, z, batch.context, own)
-            z = z + layer(z, context, prior, own, (h, w), observe=observe)
+            context = step.context_for(spec, z, batch.context)
+            z = z + run(layer, z, context, prior, own, (h, w), observe=observe)
         return self.drop(z).transpose(1, 2).unflatten(-1, (h, w))
+
+    @torch.no_grad()
+    def denoise_alone(self, noisy: Tensor, sigma: Tensor, batch: Batch) -> Tensor:
+        z = self.lift(noisy.flatten(2).transpose(1, 2))
+        for spec in LAYERS:
+            z = z + self.attentions[spec.name](z, batch.context if spec.is_cross else z)
+        return self.drop(z).transpose(1, 2).unflatten(-1, noisy.shape[-2:])
 
 
 def setup() -> tuple[MoAAdapter, ToyBase]:
@@ -113,6 +127,15 @@ def config(steps: int, **options: Any) -> TrainConfig:
     return TrainConfig(steps=steps, **settings)
 
 
+def ignore_log(_step: int, _numbers: dict[str, float], _averaged: MoAAdapter) -> None:
+    pass
+
+
+def stop_after(calls: int) -> Callable[[], bool]:
+    results = iter([True] * calls + [False])
+    return lambda: next(results)
+
+
 def workers() -> Workers:
     """Several processes when a launcher started us, else this one alone."""
     if "WORLD_SIZE" not in os.environ:
@@ -124,7 +147,7 @@ def workers() -> Workers:
     return Accelerated(Accelerator(cpu=True))
 
 
-def main(state: str, log: str, steps: str) -> None:
+def main(state: str, log: str, steps: str, batch: str, micro: str) -> None:
     """Train with a save at every step; one line of numbers for each."""
     torch.set_num_threads(1)
     adapter, base = setup()
@@ -133,7 +156,7 @@ def main(state: str, log: str, steps: str) -> None:
         with open(log, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **numbers}) + "\n")
 
-    settings = config(int(steps), batch_size=4, warmup=2, save_every=1)
+    settings = config(int(steps), batch_size=int(batch), micro_batch=int(micro), warmup=2, save_every=1)
     train(adapter, base, draw, settings, Path(state), write, workers=workers())
 
 

@@ -1,25 +1,25 @@
-"""A training picture: an image, its caption, and where in both its subjects are."""
+"""Training pictures, and the content of a folder of them: what is used, what is left out and why."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
+from ...formats.errors import printable
+
+LINE = 2000
+"""Characters of a line of the report."""
 
 
 class BadPicture(ValueError):
-    """A picture that cannot be trained on; the message is the reason a person reads, "kind: details"."""
+    """A picture that cannot be trained on; the message is the reason in the report, "kind: details"."""
 
 
-class Mask(NamedTuple):
-    """Where a mask is stored."""
+class MaskFile(NamedTuple):
+    """The file of a mask."""
 
     path: Path
     value: int | None = None
@@ -27,87 +27,108 @@ class Mask(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Subject:
-    """Somebody or something in a picture."""
+class Caption:
+    """A text and the places of the subjects in it."""
 
-    end: int
-    """Offset in the caption just behind its word; the word's last token becomes the subject."""
-    mask: Mask
-    references: tuple[Path, ...] = ()
-    """Other pictures of it (ours); without any, the picture itself is the reference, as in the paper."""
+    text: str
+    ends: tuple[int, ...]
+    """Offsets just behind the word of each subject; the word's last token is bound to it."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One example."""
+class PictureSubject:
+    """A person or a thing in a picture."""
+
+    mask: MaskFile
+    references: tuple[Path, ...] = ()
+    """Other pictures of the same subject (ours); without any, the picture itself is the reference, as in the paper."""
+
+
+@dataclass(frozen=True)
+class TrainingPicture:
+    """One picture to train on."""
 
     path: Path
-    caption: str
-    subjects: tuple[Subject, ...]
+    caption_file: Path | None
+    """None where captions are in a file for the whole folder."""
+    captions: tuple[Caption, ...]
+    """One is drawn whenever the picture is shown; each has an end for each subject."""
+    subjects: tuple[PictureSubject, ...]
+    repeats: int = 1
+    """How often an epoch shows it."""
+    weight: float = 1.0
+    """Factor of its losses."""
+
+    @property
+    def files(self) -> list[Path]:
+        """The picture, its captions, masks and references."""
+        masks = [subject.mask.path for subject in self.subjects]
+        references = [path for subject in self.subjects for path in subject.references]
+        captions = [] if self.caption_file is None else [self.caption_file]
+        return list(dict.fromkeys([self.path, *captions, *masks, *references]))
+
+
+class Remark(NamedTuple):
+    """A line of the report on a file or a folder."""
+
+    path: Path
+    text: str
+    """"kind: details"."""
+    files: int = 1
+    """Of how many files: a picture and what belongs to it, or the content of a folder."""
+
+    def __str__(self) -> str:
+        several = f" ({self.files} files)" if self.files > 1 else ""
+        return printable(f"{self.path}: {self.text}{several}", LINE)
 
 
 @dataclass
-class Reading:
-    """What a folder held."""
+class PictureFolder:
+    """The content of a folder. Every file belongs to one of the pictures, or is counted in `dropped` or `unused`."""
 
-    pictures: list[Picture] = field(default_factory=list)
-    dropped: list[tuple[Path, str]] = field(default_factory=list)
-    """Files left out, and why."""
+    files: int = 0
+    pictures: list[TrainingPicture] = field(default_factory=list)
+    dropped: list[Remark] = field(default_factory=list)
+    """Pictures left out, with the files that belong to them."""
+    unused: list[Remark] = field(default_factory=list)
+    """Files that belong to no picture."""
+    warnings: list[Remark] = field(default_factory=list)
+    """What looks wrong, in pictures that are used or in the making of their masks."""
 
+    def drop(self, picture: TrainingPicture, reason: str) -> None:
+        """Leave out one of the pictures that were read."""
+        self.dropped.append(Remark(picture.path, reason, len(picture.files)))
 
-def report(used: int, dropped: Sequence[tuple[Path, str]]) -> str:
-    """How many pictures there are, how many were left out for which kind of reason, and a line for each of those."""
-    kinds = Counter(reason.split(":")[0] for _, reason in dropped)
-    lines = [f"{used} pictures to train on, {len(dropped)} left out"]
-    lines += [f"  {count} × {kind}" for kind, count in kinds.most_common()]
-    return "\n".join([*lines, *(f"{path}: {reason}" for path, reason in dropped)])
-
-
-def read_image(path: Path) -> Tensor:
-    """(3,H,W) or, with transparency, (4,H,W), uint8, turned as the camera says.
-
-    Raises: BadPicture.
-    """
-    try:
-        with Image.open(path) as file:
-            turned = ImageOps.exif_transpose(file)
-            clear = "A" in turned.getbands() or "transparency" in turned.info
-            pixels = np.array(turned.convert("RGBA" if clear else "RGB"))
-    except FileNotFoundError as error:
-        raise BadPicture(f"missing file: {path.name}") from error
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise BadPicture(f"unreadable picture: {path.name} ({error})") from error
-    return torch.from_numpy(pixels).movedim(-1, 0)
+    def report(self, used: int) -> FolderReport:
+        """The report on `used` pictures and on everything else."""
+        left, ignored = sum(r.files for r in self.dropped), sum(r.files for r in self.unused)
+        summary = [f"{used} pictures to train on, {len(self.dropped)} left out", *kinds(self.dropped)]
+        if self.warnings:
+            summary += [f"{len(self.warnings)} warnings", *kinds(self.warnings)]
+        summary.append(
+            f"{self.files} files: {self.files - left - ignored} belong to pictures to train on, {left} to pictures left out, "
+            f"{ignored} to no picture"
+        )
+        summary += kinds(remark for remark in self.unused for _ in range(remark.files))
+        return FolderReport(summary, [str(r) for r in (*self.dropped, *self.warnings, *self.unused)])
 
 
-def read_mask(mask: Mask) -> Tensor:
-    """(H,W) in [0,1].
+class FolderReport(NamedTuple):
+    """The report that users read."""
 
-    Raises: BadPicture.
-    """
-    if mask.value is not None:
-        try:
-            return torch.from_numpy(np.load(mask.path, allow_pickle=False) == mask.value).float()
-        except (OSError, ValueError) as error:
-            raise BadPicture(f"unreadable segmentation: {mask.path.name} ({error})") from error
-    pixels = read_image(mask.path).float() / 255
-    return pixels[3] if len(pixels) == 4 else pixels.mean(dim=0)
+    summary: list[str]
+    details: list[str]
+
+    def __str__(self) -> str:
+        return "\n".join([*self.summary, *self.details])
+
+    def shortened(self, details: int, elsewhere: Path) -> str:
+        """With the first lines of the details only, and where the others are."""
+        cut = [f"... the full report is in {elsewhere}"] if len(self.details) > details else []
+        return "\n".join([*self.summary, *(f"  {line}" for line in self.details[:details]), *cut])
 
 
-def read_masks(picture: Picture, size: tuple[int, int]) -> Tensor:
-    """(S,H,W) in [0,1], on the picture's own grid.
-
-    Raises: BadPicture when one cannot be read, has another shape than the picture, or shows nothing.
-    """
-    masks = []
-    for number, subject in enumerate(picture.subjects, start=1):
-        mask = read_mask(subject.mask)
-        if abs(mask.shape[0] / mask.shape[1] / (size[0] / size[1]) - 1) > 0.02:
-            raise BadPicture(
-                f"mask of another shape: {subject.mask.path.name} is {mask.shape[1]} × {mask.shape[0]}, the picture {size[1]} × {size[0]}"
-            )
-        mask = torch.nn.functional.interpolate(mask[None, None], size=size, mode="bilinear", antialias=True)[0, 0]
-        if not (mask > 0.5).any():
-            raise BadPicture(f"empty mask: of subject {number}, {subject.mask.path.name}")
-        masks.append(mask)
-    return torch.stack(masks)
+def kinds(remarks: Iterable[Remark]) -> list[str]:
+    """The number of remarks of each kind, the most frequent first."""
+    counted = Counter(remark.text.split(":")[0] for remark in remarks)
+    return [f"  {count} × {kind}" for kind, count in counted.most_common()]

@@ -1,1 +1,1 @@
-"""What an evaluation is made of; `../evaluate.py` runs it."""
+"""The parts of an evaluation; `../evaluate.py` runs it."""

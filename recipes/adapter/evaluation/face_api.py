@@ -1,8 +1,8 @@
 """Three small face networks of the npm package `@vladmandic/face-api` (MIT), read without pickles and run in torch.
 
 `face_recognition_model`: dlib's ResNet, 128 numbers for a face; two pictures of one person are less than 0.6 apart.
-`tiny_face_detector_model`: a small YOLO. `face_landmark_68_tiny_model`: where eyes, nose and mouth are in a face.
-`npm pack @vladmandic/face-api` fetches them; its folder `model` is what we read.
+`tiny_face_detector_model`: a small YOLO. `face_landmark_68_tiny_model`: the positions of eyes, nose and mouth in a face.
+`npm pack @vladmandic/face-api` fetches them; they are in its folder `model`.
 """
 
 import json
@@ -18,7 +18,7 @@ from torch import Tensor
 Weights = dict[str, Tensor]
 RECOGNITION, DETECTOR, LANDMARKS = "face_recognition_model", "tiny_face_detector_model", "face_landmark_68_tiny_model"
 CHIP = 150
-"""Side of the picture of a face that the recognition network wants."""
+"""Side of the recognition network's input."""
 RECOGNITION_MEAN, DETECTOR_MEAN = (122.782, 117.001, 104.298), (117.001, 114.697, 97.404)
 """RGB of 0..255; the landmarks' is the recognition's."""
 ANCHORS = ((1.603231, 2.094468), (6.041143, 7.080126), (2.882459, 3.518061), (4.266906, 5.178857), (9.041765, 10.66308))
@@ -27,8 +27,8 @@ CELL = 32
 """Pixels of the detector's input to a cell."""
 
 
-class Box(NamedTuple):
-    """Where a face is, in shares of the picture's side."""
+class FaceBox(NamedTuple):
+    """The bounding box of a face, in shares of the picture's side."""
 
     left: float
     top: float
@@ -41,15 +41,15 @@ class Box(NamedTuple):
         return (self.right - self.left) * (self.bottom - self.top)
 
 
-def read_weights(folder: Path, name: str) -> Weights:
-    """The tensors of one network: numbers in bytes, scaled as the manifest beside them says.
+def read_network(folder: Path, name: str) -> Weights:
+    """The tensors of one network: numbers in bytes, scaled by the factors in the manifest beside them.
 
-    Raises: FileNotFoundError, naming what was looked for; ValueError when the file is shorter than its manifest says.
+    Raises: FileNotFoundError, naming the missing file; ValueError when the file is shorter than its manifest requires.
     """
     manifest = folder / f"{name}-weights_manifest.json"
     if not manifest.is_file():
         raise FileNotFoundError(
-            f"There is no {manifest}. Unpack the npm package @vladmandic/face-api and name its folder 'model'."
+            f"There is no file {manifest}. Unpack the npm package @vladmandic/face-api and set evaluation.face to its folder 'model'."
         )
     tensors: Weights = {}
     for group in json.loads(manifest.read_text(encoding="utf-8")):
@@ -67,7 +67,7 @@ def read_weights(folder: Path, name: str) -> Weights:
 def convolve(
     x: Tensor, filters: Tensor, bias: Tensor | None, stride: int = 1, groups: int = 1, same: bool = True
 ) -> Tensor:
-    """A convolution as TensorFlow means it: filters (h,w,in,out), and `same` pads more on the right and below."""
+    """A convolution with TensorFlow's conventions: filters (h,w,in,out), and `same` pads more on the right and below."""
     kernel = filters.permute(3, 2, 0, 1) if groups == 1 else filters.permute(2, 3, 0, 1)
     if same:
         side = kernel.shape[-1]
@@ -76,7 +76,7 @@ def convolve(
     return F.conv2d(x, kernel, bias, stride, groups=groups)
 
 
-def describe(w: Weights, chips: Tensor) -> Tensor:
+def descriptors(w: Weights, chips: Tensor) -> Tensor:
     """Faces (N,3,150,150) in [0,1] -> descriptors (N,128), not normalised."""
     mean = torch.tensor(RECOGNITION_MEAN, device=chips.device)[:, None, None]
 
@@ -134,13 +134,13 @@ def detector_grid(w: Weights, picture: Tensor) -> Tensor:
         depthwise, pointwise = (w[f"conv{number}/{kind}_filter"] for kind in ("depthwise", "pointwise"))
         x = convolve(x, depthwise, None, groups=x.shape[1])
         x = F.leaky_relu(convolve(x, pointwise, w[f"conv{number}/bias"]), 0.1)
-    # A pooling of 2 × 2 that moves by one keeps the size: an empty border stands for what is below nothing.
+    # A pooling of 2 × 2 that moves by one keeps the size: a border of −∞ never wins.
     x = F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-math.inf), 2, 1)
     x = convolve(x, w["conv8/filters"], w["conv8/bias"])
     return x[0].unflatten(0, (len(ANCHORS), 5)).permute(2, 3, 0, 1)
 
 
-def boxes(grid: Tensor, least: float) -> list[Box]:
+def boxes(grid: Tensor, least: float) -> list[FaceBox]:
     """Read the detector's grid, in shares of its side; of boxes that overlap by 0.4 the best stays. Best first."""
     cells = len(grid)
     rows, columns = torch.meshgrid(torch.arange(cells), torch.arange(cells), indexing="ij")
@@ -149,14 +149,14 @@ def boxes(grid: Tensor, least: float) -> list[Box]:
     width, height = (grid[..., 2 + i].exp() * anchors[:, i] / cells for i in range(2))
     score = grid[..., 4].sigmoid()
     found = torch.stack((x - width / 2, y - height / 2, x + width / 2, y + height / 2, score), dim=-1)[score > least]
-    kept: list[Box] = []
-    for candidate in sorted((Box(*row) for row in found.tolist()), key=lambda box: -box.score):
-        if all(overlap(candidate, box) < 0.4 for box in kept):
+    kept: list[FaceBox] = []
+    for candidate in sorted((FaceBox(*row) for row in found.tolist()), key=lambda box: -box.score):
+        if all(box_overlap(candidate, box) < 0.4 for box in kept):
             kept.append(candidate)
     return kept
 
 
-def overlap(a: Box, b: Box) -> float:
+def box_overlap(a: FaceBox, b: FaceBox) -> float:
     """Intersection over union."""
     width, height = min(a.right, b.right) - max(a.left, b.left), min(a.bottom, b.bottom) - max(a.top, b.top)
     shared = max(width, 0.0) * max(height, 0.0)

@@ -1,6 +1,6 @@
 """The numbers of an evaluation: functions of tensors, each with its definition and where it comes from.
 
-Pictures are (3,H,W) in [0,1], masks (H,W) bool, embeddings of any length. None means: cannot be said of this picture.
+Pictures are (3,H,W) in [0,1], masks (H,W) bool, embeddings of any length. None means: not defined for this picture.
 """
 
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ def cosine(a: Tensor, b: Tensor) -> float:
 
 
 def match(found: Tensor, references: Tensor) -> list[int | None]:
-    """Which found face is whose: the most alike pair first, then the next among the rest (FastComposer's helper).
+    """Assign found faces to references: the most similar pair first, then the next among the rest (as FastComposer does).
 
-    Args: found (N,E), references (S,E). Returns: for each reference a row of `found`, None when none is left.
+    Args: found (N,E), references (S,E). Returns: for each reference a row of `found`, None when no face is left.
     """
     alike = F.normalize(references, dim=1) @ F.normalize(found, dim=1).T  # (S,N)
     owners: list[int | None] = [None] * len(references)
     for _ in range(min(alike.shape)):
-        who, face = divmod(int(alike.argmax()), alike.shape[1])
-        owners[who] = face
-        alike[who], alike[:, face] = -torch.inf, -torch.inf
+        reference, face = divmod(int(alike.argmax()), alike.shape[1])
+        owners[reference] = face
+        alike[reference], alike[:, face] = -torch.inf, -torch.inf
     return owners
 
 
@@ -42,7 +42,7 @@ def identity(found: Tensor, references: Tensor) -> float:
 def recognised(found: Tensor, references: Tensor, within: float) -> float:
     """1 when every subject's face is nearer to its reference than `within`, else 0 (ours; dlib's threshold is 0.6).
 
-    A cosine of descriptors that all point much the same way is hard to read; this is not.
+    Unlike a cosine of descriptors that all have similar directions, it is easy to read.
     """
     owners = match(found, references)
     near = [k is not None and float((found[k] - r).norm()) < within for k, r in zip(owners, references, strict=True)]
@@ -70,18 +70,18 @@ def background_variance(pictures: Sequence[Tensor], outside: Tensor) -> float | 
 def mean_inside(values: Tensor, region: Tensor) -> float | None:
     """The mean of a map (H,W) over a region; None when the region is empty.
 
-    Of R_1 inside, and of R_0 = 1 − R_1 outside the subjects, it says whether the router divides the work as the paper
-    describes (section 3 there; as a number ours).
+    Of R_1 inside, and of R_0 = 1 − R_1 outside the subjects, it measures whether the router divides the picture as the
+    paper describes (section 3; as a number ours).
     """
     return float(values[region].mean()) if region.any() else None
 
 
 def copy_paste(picture: Tensor, reference: Tensor, other: Tensor) -> float | None:
-    """How much nearer to the very picture that was shown than to another one of the same subject:
+    """How much nearer a picture is to the reference than to another picture of the same subject:
     (θ(picture, other) − θ(picture, reference)) / θ(reference, other), θ an angle between embeddings (MultiID-Bench's idea).
 
-    1 for the reference itself, -1 for the other picture and never beyond, 0 for somebody who is as near to both. None when
-    the two pictures cannot be told apart.
+    1 for the reference itself, -1, the minimum, for the other picture, 0 at equal distance. None when the two pictures have
+    the same embedding.
     """
     apart = angle(reference, other)
     return None if apart < 1e-3 else (angle(picture, other) - angle(picture, reference)) / apart

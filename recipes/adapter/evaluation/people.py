@@ -1,12 +1,15 @@
-"""The subjects of an evaluation: a folder with a picture, a word and, if there is one, a second picture of each."""
+"""The subjects of an evaluation: a folder with a picture and a word of each, and optionally a second picture."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
 
-from ....moa_attention.training.data.folder import PICTURES, find_masks
-from ....moa_attention.training.data.pictures import BadPicture, Picture, Subject, read_image, read_masks
+from ....moa_attention.training.data.captions import read_text
+from ....moa_attention.training.data.folder import find_masks
+from ....moa_attention.training.data.images import read_image, read_masks
+from ....moa_attention.training.data.listing import CAPTION, PICTURES, group
+from ....moa_attention.training.data.pictures import BadPicture, Caption, PictureSubject, TrainingPicture
 from ..settings import SettingsError
 
 OTHER = ".other"
@@ -14,33 +17,34 @@ OTHER = ".other"
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody, or something."""
+    """A subject of the evaluation."""
 
     name: str
     word: str
-    """What prompts call it."""
+    """The noun for it in prompts."""
     picture: Tensor = field(compare=False, repr=False)
     """(3,H,W) in [0,1], the reference."""
     mask: Tensor | None = field(default=None, compare=False, repr=False)
-    """(H,W) in [0,1], on the picture's own grid; None: the picture shows little else."""
+    """(H,W) in [0,1], on the picture's own grid; None for the whole picture."""
     other: Tensor | None = field(default=None, compare=False, repr=False)
-    """(3,H,W) in [0,1], another picture of the same."""
+    """(3,H,W) in [0,1], another picture of the same subject."""
 
 
 def read_people(folder: str) -> list[Person]:
     """All subjects of a folder, by name.
 
-    Raises: SettingsError when there is no such folder, nobody in it, or somebody without a word or a readable picture.
+    Raises: SettingsError when there is no such folder, no picture in it, or a subject without a word or a readable picture.
     """
     root = Path(folder)
     if not root.is_dir():
         raise SettingsError(
-            f"evaluation.people: there is no folder {root.resolve()}. It holds one picture of each subject."
+            f"evaluation.people: there is no folder {root.resolve()}. Create it, with one picture of each subject."
         )
     groups: dict[str, list[Path]] = {}
     for path in sorted(root.iterdir()):
-        if path.suffix.lower() in PICTURES and not path.name.startswith("."):
+        if path.suffix.lower() in (*PICTURES, CAPTION) and not path.name.startswith("."):
             groups.setdefault(path.name.split(".")[0], []).append(path)
+    groups = {name: paths for name, paths in groups.items() if any(p.suffix.lower() in PICTURES for p in paths)}
     if not groups:
         raise SettingsError(
             f"evaluation.people: no pictures ({', '.join(PICTURES)}) in {root.resolve()}. "
@@ -53,20 +57,21 @@ def read_people(folder: str) -> list[Person]:
 
 
 def read_person(name: str, paths: list[Path]) -> Person:
-    """From the picture of that name and the files beside it.
+    """Read a subject from the picture of its name and the files beside it.
 
     Raises: BadPicture.
     """
-    own = sorted((p for p in paths if p.stem == name), key=lambda p: p.suffix.lower() == ".png")
-    if not own:
-        raise BadPicture(f"there is no picture {name} for {paths[0].name}")
-    word = own[0].with_suffix(".txt")
-    text = word.read_text(encoding="utf-8").strip() if word.is_file() else ""
+    try:
+        files = group(name, paths)
+    except LookupError as error:
+        raise BadPicture(f"there is no picture {name} for {paths[0].name}") from error
+    own, text = files.picture, " ".join(" ".join(map(read_text, files.captions)).split())
     if not text:
-        raise BadPicture(f"{own[0].name} has no word: write what prompts call it, such as woman, into {word.name}")
-    picture = read_rgb(own[0])
-    masks = tuple(Subject(len(text), mask) for mask in find_masks(own[0], [p for p in paths if p != own[0]])[:1])
-    mask = read_masks(Picture(own[0], text, masks), (picture.shape[1], picture.shape[2]))[0] if masks else None
+        raise BadPicture(f"{own.name} has no word. Write the subject's noun, such as woman, into {name}.txt")
+    picture = read_rgb(own)
+    subjects = tuple(PictureSubject(mask) for mask in find_masks(files).values())[:1]
+    asked = TrainingPicture(own, own, (Caption(text, (len(text),)),), subjects)
+    mask = read_masks(asked, (picture.shape[1], picture.shape[2]))[0] if subjects else None
     other = next((p for p in paths if p.stem == name + OTHER), None)
     return Person(name, text, picture, mask, None if other is None else read_rgb(other))
 

@@ -1,4 +1,4 @@
-"""What is painted: every subject in every prompt, pairs of subjects in prompts for two.
+"""The cases of an evaluation: every subject in every prompt, pairs of subjects in prompts for two.
 
 After FastComposer's protocol, which the paper follows: 40 prompts of four kinds for one subject, 21 for two, four pictures
 of each, 50 steps, guidance 5, seed 42. The prompts are our own.
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from ....moa_attention.training.data.words import find_words
-from ..settings import Evaluation, SettingsError
+from ....moa_attention.training.data.captions import find_words
+from ..settings import EvaluationSettings, SettingsError
 from .people import Person
 
 SLOT = "{}"
-"""In a prompt, where the word of a subject goes."""
+"""Stands in a prompt for the word of a subject."""
 ACCESSORY = (
     "a portrait of a {} with a straw hat", "a {} in a long yellow raincoat", "a {} with a pair of skis over the shoulder",
     "a {} with a striped woollen scarf", "a photo of a {} in a white lab coat", "a {} with large headphones",
@@ -49,8 +49,8 @@ PAIR_PROMPTS = (
 
 
 @dataclass(frozen=True)
-class Case:
-    """One picture to paint: who, in which prompt, from which noise."""
+class EvaluationCase:
+    """One picture to sample: its prompt, its subjects and the seed of its noise."""
 
     prompt: str
     people: tuple[Person, ...]
@@ -58,18 +58,18 @@ class Case:
 
     @property
     def text(self) -> str:
-        """The prompt with the subjects' words in their places."""
-        return filled(self.prompt, self.people)
+        """The prompt with the subjects' words."""
+        return fill_prompt(self.prompt, self.people)
 
     @property
     def occurrences(self) -> list[int]:
         """For each subject, which occurrence of its word in the text is its own, from 1."""
         parts = self.prompt.split(SLOT)
-        upto = [filled(SLOT.join([*parts[: n + 1], ""]), self.people) for n in range(len(self.people))]
+        upto = [fill_prompt(SLOT.join([*parts[: n + 1], ""]), self.people) for n in range(len(self.people))]
         return [len(find_words(text, (p.word,))) for text, p in zip(upto, self.people, strict=True)]
 
 
-def filled(prompt: str, people: Iterable[Person]) -> str:
+def fill_prompt(prompt: str, people: Iterable[Person]) -> str:
     """Words in the place of slots."""
     for person in people:
         prompt = prompt.replace(SLOT, person.word, 1)
@@ -85,14 +85,16 @@ def read_prompts(field: str, file: str, otherwise: Sequence[str], slots: int) ->
         return tuple(otherwise)
     path = Path(file)
     if not path.is_file():
-        raise SettingsError(f"evaluation.{field}: there is no file {path.resolve()}. Write one prompt on each line.")
+        raise SettingsError(
+            f"evaluation.{field}: there is no file {path.resolve()}. Create it, with one prompt on each line."
+        )
     lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     if not lines:
         raise SettingsError(f"evaluation.{field}: {path.resolve()} is empty. Write one prompt on each line.")
     for line in lines:
         if line.count(SLOT) != slots:
             raise SettingsError(
-                f"evaluation.{field}: '{line}' has {line.count(SLOT)} places for subjects instead of {slots}. "
+                f"evaluation.{field}: '{line}' has {line.count(SLOT)} {SLOT} instead of {slots}. "
                 f"Write {SLOT} where a subject's word goes."
             )
     return lines
@@ -105,7 +107,9 @@ def chosen_pairs(people: Sequence[Person], count: int | None) -> list[tuple[Pers
     return [pairs[n * len(pairs) // count] for n in range(count)]
 
 
-def all_cases(people: Sequence[Person], wanted: Evaluation) -> tuple[list[Case], list[Case]]:
+def all_cases(
+    people: Sequence[Person], wanted: EvaluationSettings
+) -> tuple[list[EvaluationCase], list[EvaluationCase]]:
     """Cases of one subject, and of two.
 
     Raises: SettingsError as `read_prompts`.
@@ -113,6 +117,6 @@ def all_cases(people: Sequence[Person], wanted: Evaluation) -> tuple[list[Case],
     prompts = read_prompts("prompts", wanted.prompts, PROMPTS, 1)
     pair_prompts = read_prompts("pair_prompts", wanted.pair_prompts, PAIR_PROMPTS, 2)
     seeds = range(wanted.seed, wanted.seed + wanted.pictures)
-    singles = [Case(prompt, (person,), seed) for person in people for prompt in prompts for seed in seeds]
+    singles = [EvaluationCase(prompt, (person,), seed) for person in people for prompt in prompts for seed in seeds]
     pairs = chosen_pairs(people, wanted.pairs)
-    return singles, [Case(prompt, pair, seed) for pair in pairs for prompt in pair_prompts for seed in seeds]
+    return singles, [EvaluationCase(prompt, pair, seed) for pair in pairs for prompt in pair_prompts for seed in seeds]

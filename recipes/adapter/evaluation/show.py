@@ -1,4 +1,4 @@
-"""An evaluation to look at: a plot of the measures and a sheet of pictures."""
+"""The figures of an evaluation: a plot of the measures and a sheet of pictures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,15 +6,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
-from ....moa_attention.picture import overlay, smooth_to
-from ....moa_attention.reference import square
-from ...sheets import CELL, GAP, INK, SHEET, column, row, to_image
+from ....moa_attention.pictures import CELL, column, heading, overlay, row, smooth_to, to_image
+from ....moa_attention.subjects.reference import fit_to_square
 from .gallery import Gallery
 from .people import Person
-from .protocol import Case
+from .protocol import EvaluationCase
 from .report import COLUMNS, ROWS
 from .score import MOA, Scores
 
@@ -40,7 +39,7 @@ def plot(singles: Scores, pairs: Scores, people: Sequence[Person], target: Path)
         down, ACROSS, figsize=(4.2 * ACROSS, 2.9 * down), layout="constrained", squeeze=False
     )
     for panel, name in zip(panels.flat, shown, strict=False):
-        draw(panel, name, [(kind, s) for kind, s in kinds if any(name in s.means(c) for c in COLUMNS)], people)
+        draw_panel(panel, name, [(kind, s) for kind, s in kinds if any(name in s.means(c) for c in COLUMNS)], people)
     for panel in panels.flat[len(shown) :]:
         panel.set_axis_off()
     handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in COLOURS]
@@ -50,7 +49,7 @@ def plot(singles: Scores, pairs: Scores, people: Sequence[Person], target: Path)
     pyplot.close(figure)
 
 
-def draw(panel: Any, name: str, kinds: Sequence[tuple[str, Scores]], people: Sequence[Person]) -> None:
+def draw_panel(panel: Any, name: str, kinds: Sequence[tuple[str, Scores]], people: Sequence[Person]) -> None:
     """One measure."""
     wide = len(COLUMNS) + 1
     for place, (_, scores) in enumerate(kinds):
@@ -67,30 +66,32 @@ def draw(panel: Any, name: str, kinds: Sequence[tuple[str, Scores]], people: Seq
     panel.spines[["top", "right", "bottom"]].set_visible(False)
 
 
-def sheet(singles: Sequence[Case], pairs: Sequence[Case], gallery: Gallery, target: Path) -> None:
+def draw_sheet(
+    singles: Sequence[EvaluationCase], pairs: Sequence[EvaluationCase], gallery: Gallery, target: Path
+) -> None:
     """Rows of references, every column's picture, and the router's map, each under its prompt."""
     chosen = [*spread(singles, SHOWN), *spread(pairs, SHOWN_PAIRS)]
-    rows = [part for case in chosen for part in (heading(case.text), row(cells(case, gallery)))]
+    rows = [part for case in chosen for part in (heading(case.text, len(COLUMNS) + 2), row(cells(case, gallery)))]
     column(rows).save(target)
 
 
-def spread(cases: Sequence[Case], count: int) -> list[Case]:
+def spread(cases: Sequence[EvaluationCase], count: int) -> list[EvaluationCase]:
     """So many of them from the first to the last."""
     count = min(count, len(cases))
     return [cases[n * (len(cases) - 1) // max(1, count - 1)] for n in range(count)]
 
 
-def cells(case: Case, gallery: Gallery) -> list[tuple[str, Image.Image]]:
+def cells(case: EvaluationCase, gallery: Gallery) -> list[tuple[str, Image.Image]]:
     """Captions and pictures of one row."""
-    painted = {label: gallery.read(case, label) for label in COLUMNS}
-    picture, spoke = painted[MOA]
-    assert spoke is not None
-    routes = smooth_to(spoke, (picture.shape[1], picture.shape[2]))
-    mapped = overlay(picture.movedim(0, -1), routes).movedim(-1, 0)
+    generated = {label: gallery.read(case, label) for label in COLUMNS}
+    picture, router_map = generated[MOA]
+    assert router_map is not None
+    smooth_map = smooth_to(router_map, (picture.shape[1], picture.shape[2]))
+    mapped = overlay(picture.movedim(0, -1), smooth_map).movedim(-1, 0)
     return [
-        (" and ".join(p.name for p in case.people), to_image(references(case.people))),
-        *((text, to_image(painted[label].picture)) for label, text in COLUMNS.items()),
-        (f"router: R_1, mean {float(routes.mean()):.2f}", to_image(mapped)),
+        (" and ".join(p.name for p in case.people), square_image(references(case.people))),
+        *((text, square_image(generated[label].picture)) for label, text in COLUMNS.items()),
+        (f"router: R_1, mean {float(smooth_map.mean()):.2f}", square_image(mapped)),
     ]
 
 
@@ -101,14 +102,12 @@ def references(people: Sequence[Person]) -> Tensor:
     for number, person in enumerate(people):
         _, h, w = person.picture.shape
         x, y = max(h - w, 0), max(w - h, 0)
-        framed = square(F.pad(person.picture, (x // 2, x - x // 2, y // 2, y - y // 2), value=1.0), part)
+        framed = fit_to_square(F.pad(person.picture, (x // 2, x - x // 2, y // 2, y - y // 2), value=1.0), part)
         top = (CELL - part) // 2
         canvas[:, top : top + part, number * part : (number + 1) * part] = framed
     return canvas
 
 
-def heading(text: str) -> Image.Image:
-    """A line of text over a row."""
-    strip = Image.new("RGB", ((len(COLUMNS) + 2) * (CELL + GAP) - GAP, 30), SHEET)
-    ImageDraw.Draw(strip).text((4, 22), text, fill=INK, font=ImageFont.load_default(size=16), anchor="ls")
-    return strip
+def square_image(picture: Tensor) -> Image.Image:
+    """A picture (3,H,W) in [0,1] as a cell."""
+    return to_image(picture.movedim(0, -1), CELL)

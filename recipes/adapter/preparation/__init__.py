@@ -1,1 +1,1 @@
-"""What the preparation of a folder is made of; `../prepare.py` runs it."""
+"""The parts of the preparation of a folder; `../prepare.py` runs it."""

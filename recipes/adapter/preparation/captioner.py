@@ -1,5 +1,7 @@
 """Captions, by a model of transformers from a local folder."""
 
+from typing import Any
+
 import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -11,7 +13,7 @@ LONGEST = 40
 
 
 class Captioner:
-    """An image-to-text model that needs no question: BLIP, BLIP-2, GIT and the like.
+    """An image-to-text model that needs no prompt: BLIP, BLIP-2, GIT and the like.
 
     Raises: SettingsError when the folder holds no such model.
     """
@@ -20,11 +22,13 @@ class Captioner:
         self.device = device
         check_model_folder("prepare.captioner", folder, "BLIP")
         self.processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-        self.model = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True).to(device).eval()
+        # Any: transformers' own types do not bind `to` and `generate` to this class.
+        model: Any = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True)
+        self.model: Any = model.to(device).eval()
 
     @torch.no_grad()
     def __call__(self, image: Image.Image) -> str:
-        """What a picture shows, in a line."""
-        seen = self.processor(images=image, return_tensors="pt").to(self.device)
-        tokens = self.model.generate(**seen, max_new_tokens=LONGEST)
+        """The caption of a picture, one line."""
+        inputs = self.processor(images=image, return_tensors="pt").to(self.device)
+        tokens = self.model.generate(**inputs, max_new_tokens=LONGEST)
         return " ".join(self.processor.batch_decode(tokens, skip_special_tokens=True)[0].split())

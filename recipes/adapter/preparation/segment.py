@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -10,15 +11,15 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from ..settings import Prepare, SettingsError, check_model_folder
+from ..settings import PrepareSettings, SettingsError, check_model_folder
 
 Segmenter = Callable[[Image.Image], list[Tensor]]
 """A picture -> (H,W) in [0,1] for each subject, from left to right."""
 SELFIE = Path(__file__).resolve().parents[3] / ".host" / "selfie_segmentation.tflite"
 
 
-def open_segmenter(wanted: Prepare, device: torch.device) -> Segmenter:
-    """The one the settings name, else the small one for people.
+def open_segmenter(wanted: PrepareSettings, device: torch.device) -> Segmenter:
+    """The segmenter the settings name, else the small one for people.
 
     Raises: SettingsError when it cannot be loaded.
     """
@@ -26,33 +27,35 @@ def open_segmenter(wanted: Prepare, device: torch.device) -> Segmenter:
 
     def segment(image: Image.Image) -> list[Tensor]:
         large = [mask for mask in find(image) if mask.mean() >= wanted.smallest]
-        return sorted(large, key=middle)
+        return sorted(large, key=horizontal_centre)
 
     return segment
 
 
-def middle(mask: Tensor) -> float:
-    """Where a silhouette's middle is, in pixels from the left."""
+def horizontal_centre(mask: Tensor) -> float:
+    """The horizontal centre of a silhouette, in pixels from the left."""
     weights = mask.sum(dim=0)
     return float((weights * torch.arange(len(weights))).sum() / weights.sum())
 
 
 def islands(mask: Tensor) -> list[Tensor]:
-    """A soft mask for each connected part: whoever stands apart is somebody else. (H,W) -> [(H,W)]"""
-    numbers, count = ndimage.label(mask.numpy() > 0.5)
+    """A soft mask for each connected part: people with a gap between them are different subjects. (H,W) -> [(H,W)]"""
+    numbers, count = cast("tuple[np.ndarray, int]", ndimage.label(mask.numpy() > 0.5))
     near = [ndimage.binary_dilation(numbers == n, iterations=2) for n in range(1, count + 1)]  # the soft edge, too
     return [mask * torch.from_numpy(part) for part in near]
 
 
 def selfie() -> Segmenter:
-    """MediaPipe's segmenter of people: quick and small; it tells apart only people with a gap between them.
+    """MediaPipe's segmenter of people: fast and small; it separates only people with a gap between them.
 
-    Raises: SettingsError when its file is not there.
+    Raises: SettingsError when its file does not exist.
     """
     from ai_edge_litert.interpreter import Interpreter
 
     if not SELFIE.is_file():
-        raise SettingsError(f"There is no {SELFIE}: `python dev.py prepare` fetches it. Or name a prepare.segmenter.")
+        raise SettingsError(
+            f"There is no file {SELFIE}. `python dev.py prepare` downloads it; or set prepare.segmenter to a model of your own."
+        )
     network = Interpreter(str(SELFIE))
     network.allocate_tensors()
     (entry,), (out,) = network.get_input_details(), network.get_output_details()

@@ -1,0 +1,1 @@
+"""Kinds of adapters: what each adds to a base model's attention layers."""

@@ -1,1 +1,0 @@
-"""Other people's files as personalised branches of MoA."""

@@ -1,0 +1,1 @@
+"""The method, equations 1 to 9: layers, experts, routers, the multimodal prompt, losses."""

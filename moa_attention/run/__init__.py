@@ -1,0 +1,1 @@
+"""The state of one sampling run: steps, budget, cached prompts, trace."""

@@ -1,0 +1,1 @@
+"""The optimisers of libraries, the learning rate of a step, and the average of the weights."""

@@ -1,0 +1,1 @@
+"""What a run keeps on the disk: its states, its settings, its log."""

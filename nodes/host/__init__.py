@@ -1,0 +1,1 @@
+"""Everything that touches ComfyUI's internals; the node files hold schemas and short execute() methods."""

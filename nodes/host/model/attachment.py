@@ -1,0 +1,48 @@
+"""How MoA attaches to an architecture of base models; `unet.py` is the first implementation."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+from torch import nn
+
+from ....moa_attention.method.expert import Projections
+from ....moa_attention.method.spec import LayerSpec
+
+KEY = "moa"
+"""Under which our wrappers, models and per-call state are registered with the host."""
+
+
+class AttentionLayer(NamedTuple):
+    """One attention layer of a base model."""
+
+    spec: LayerSpec
+    path: str
+    """Its submodule path in the diffusion model."""
+
+
+class Attachment(Protocol):
+    """Finds the attention layers of one architecture and blends the personalised branch into them."""
+
+    def layers(self, base: nn.Module) -> list[AttentionLayer]:
+        """Every self- and cross-attention layer of a host model (`ModelPatcher.model`), in execution order.
+
+        Raises: ValueError for any other architecture.
+        """
+        ...
+
+    def projections(self, attention: nn.Module) -> Projections:
+        """The base model's own projections of an attention layer."""
+        ...
+
+    def install(self, model: Any) -> None:
+        """Add the patches that capture and blend to a cloned ModelPatcher."""
+        ...
+
+    def remove(self, model: Any) -> None:
+        """Remove these patches from a cloned ModelPatcher."""
+        ...
+
+    def outermost(self, patches: dict[str, list]) -> dict[str, list]:
+        """The patch lists of a call, with the captures first and the blends last."""
+        ...

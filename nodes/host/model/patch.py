@@ -1,0 +1,274 @@
+"""How MoA attaches to a ModelPatcher: the only file with the host's wrappers.
+
+Subjects are part of the CONDITIONING (`conditioning.py`). The APPLY_MODEL wrapper turns them into one immutable `CallState` per
+U-Net call, which the attachment's patches read. Nothing of the host is replaced, so dropping the cloned model removes all.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import comfy.model_management
+import comfy.model_patcher
+from comfy.ldm.modules.attention import attention_pytorch
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor, nn
+
+from ....moa_attention.routers.base import TrainingFreeRouter
+from ....moa_attention.routers.words import PlaceRouter
+from ....moa_attention.run.budget import ALL, AutomaticBudget, Budget
+from ....moa_attention.run.guidance import SubjectGuidance
+from ....moa_attention.run.listener import RunListener
+from ....moa_attention.run.prompt_cache import PromptCache
+from ....moa_attention.run.schedule import Schedule
+from ..prompts.conditioning import attach_subjects, check_encoders, check_regions, complete_conditions
+from ..prompts.negative_image import NO_NEGATIVE_IMAGE, Follows, NegativeImage, with_negative_images
+from ..prompts.styles import NumberedStyles
+from ..prompts.whole_prompt import check_whole_prompts
+from .attachment import KEY
+from .call import ApplySettings, CallState, Payload, open_call
+from .layers import attachment_for, layer_paths
+from .mini import unusual_size
+from .prior_rows import PAIR, Conds, bare_conds, numbered_alike, pairs_of, with_prior_rows
+from .run_note import RunNote, note_after, note_before
+from .run_subjects import RunSubjects
+from .tiles import TiledCalls
+from .views import number_pixels, payload_of_run
+
+log = logging.getLogger(__name__)
+
+LAYOUT = "moa_layout"
+"""Name of the U-Net's argument that describes how a call is laid out."""
+WRAPPED = (
+    WrappersMP.OUTER_SAMPLE, WrappersMP.PREDICT_NOISE, WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL,
+)  # fmt: skip
+
+
+def host_patcher(module: nn.Module, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """Hand a module's weights to the host: counted, loaded, offloaded and freed with the models.
+
+    `disable_dynamic` requests the plain patcher where the host streams weights by default.
+    """
+    kind = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
+    return kind(
+        module,
+        load_device=comfy.model_management.get_torch_device(),
+        offload_device=comfy.model_management.unet_offload_device(),
+    )
+
+
+def apply_adapter(
+    model: comfy.model_patcher.ModelPatcher,
+    adapter: comfy.model_patcher.ModelPatcher,
+    *,
+    encoder: str,
+    prior_bias: float = 0.0,
+    start: float = 0.0,
+    end: float = 1.0,
+    router: TrainingFreeRouter | None = None,
+    layer_strength: Mapping[str, float] | None = None,
+    lora_strength: float = 1.0,
+    budget: Budget | AutomaticBudget = ALL,
+    guidance: SubjectGuidance | None = None,
+    negative_image: NegativeImage = NO_NEGATIVE_IMAGE,
+    observers: Sequence[RunListener] = (),
+    notify: Callable[[str], None] = lambda text: None,
+) -> comfy.model_patcher.ModelPatcher:
+    """A clone of the model with MoA attached; on a model that already has MoA it replaces the earlier one.
+
+    Args:
+        encoder: identity of the adapter (`Adapter.identity`), which subjects must share.
+        prior_bias: added to the prior's logit in every router; `PRIOR_ONLY` leaves the base model exactly.
+        start, end: the part of the sampling schedule in which the personalised branch is active, 0..1.
+        router: decides instead of the adapter's own routers.
+        layer_strength: factors of the strength by layer name; 0 leaves the prior alone.
+        lora_strength: of the LoRA in a FaceID file; 0 leaves it out.
+        budget: the number of pixels of each layer for which the personalised branch is computed.
+        guidance: keeps the prior's predictions where subjects have no share, for one row more in every step.
+        negative_image: what negative prompts get where the others have image prompts.
+        observers: traces to fill, or what records a training step.
+        notify: called after each run with a note for users: when subjects were active, or why they were not.
+    Raises: ValueError when the adapter was made for another architecture.
+    """
+    attachment = attachment_for(model.model)
+    paths = layer_paths(model.model, adapter.model.config)
+    model = model.clone()
+    detach(model)
+    model.set_additional_models(KEY, [adapter])
+    model.set_attachments(KEY, encoder)
+    window = None if (start, end) == (0.0, 1.0) else (start, end)
+    places = PlaceRouter(at_once=True) if router is None else None
+    settings = ApplySettings(
+        attachment, paths, adapter.model.config.layers, prior_bias, window, router, places, layer_strength or {}, lora_strength, budget, PromptCache(), Schedule(),
+        TiledCalls(), RunSubjects(), guidance, tuple(observers), notify,
+    )  # fmt: skip
+    wrappers = (partial(wrap_run, encoder, negative_image), begin_evaluation, complete_batch, begin_call)
+    bound = [partial(wrapper, settings) for wrapper in wrappers]
+    for kind, wrapper in zip(WRAPPED, (*bound, read_layout), strict=True):
+        model.add_wrapper_with_key(kind, KEY, wrapper)
+    attachment.install(model)
+    return model
+
+
+def detach(model: comfy.model_patcher.ModelPatcher) -> None:
+    """Remove MoA from a clone, so that of two Apply MoA in a row the second holds."""
+    for kind in WRAPPED:
+        model.remove_wrappers_with_key(kind, KEY)
+    model.remove_attachments(KEY)
+    attachment_for(model.model).remove(model)
+
+
+def wrap_run(
+    encoder: str, negative_image: NegativeImage, settings: ApplySettings, executor: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """OUTER_SAMPLE: refuse subjects of another adapter before any model loads; notify the listeners of the run."""
+    guider = executor.class_obj
+    styles = NumberedStyles()
+    guider.conds, notes = attach_subjects(guider.conds, styles)
+    conds = [cond for conds in guider.conds.values() for cond in conds]
+    has_subjects = any(
+        [check_encoders(each, encoder_for(guider, name, encoder)) for name, each in guider.conds.items()]
+    )
+    if settings.router is not None and settings.router.needs_regions:
+        check_regions(conds)
+    check_whole_prompts(conds, settings.router)
+    follows: Follows = {}
+    if encoder_for(guider, "negative", encoder) == encoder:
+        guider.conds, follows = with_negative_images(guider.conds, negative_image, styles)
+    styles.check(settings.layers)
+    settings.subjects.begin(guider.conds, follows, styles)
+    notes += negative_image.notes(settings.subjects.every())
+    noise = args[0] if args else kwargs["noise"]
+    notes += unusual_size(guider.model_patcher.model.model_config, noise.shape)
+    if has_subjects:
+        guider.conds = number_pixels(guider.conds, noise.shape)
+    before = note_before(settings, notes)
+    give_note(settings, before)
+    for listener in settings.listeners():
+        listener.begin_run()
+    try:
+        result = executor(*args, **kwargs)
+    finally:
+        for listener in settings.listeners():
+            listener.end_run()
+    if before is None:
+        give_note(settings, note_after(settings, notes))
+    return result
+
+
+def encoder_for(guider: Any, name: str, encoder: str) -> str:
+    """The identity that the subjects of a guider's prompt must share: some guiders have a second model for the negative prompt."""
+    second = getattr(guider, "uncond_model_patcher", None) if name == "negative" else None
+    return encoder if second is None else second.attachments.get(KEY, encoder)
+
+
+def give_note(settings: ApplySettings, note: RunNote | None) -> None:
+    """Put a note on a run into the console and where the settings want it."""
+    if note is not None:
+        if note.level:
+            log.log(note.level, "MoA: %s", note.text)
+        settings.notify(note.text)
+
+
+def begin_evaluation(settings: ApplySettings, executor: Any, *args: Any, **kwargs: Any) -> Any:
+    """PREDICT_NOISE: count the sampler's evaluations, each of which may consist of several calls."""
+    settings.schedule.begin_evaluation()
+    return executor(*args, **kwargs)
+
+
+def complete_batch(
+    settings: ApplySettings,
+    executor: Any,
+    model: Any,
+    conds: Conds,
+    x: Tensor,
+    t: Tensor,
+    model_options: dict,
+    *args: Any,
+    **kwargs: Any,
+) -> list[Tensor]:
+    """CALC_COND_BATCH: give every cond a payload of one shape, so that positive and negative stay one batched call."""
+    guidance, every = settings.guidance, conds
+    if guidance is not None:
+        active = not settings.inactive(t, model.model_sampling)
+        every, sources = with_prior_rows(conds) if active else (bare_conds(conds), {})
+        guidance.begin_evaluation(sources)
+    every = numbered_alike(complete_conditions(every, settings.prompt_cache.number))
+    options = settings.tiles.follow(model_options)
+    return executor(model, every, x, t, options, *args, **kwargs)[: len(conds)]
+
+
+def begin_call(
+    settings: ApplySettings,
+    executor: Any,
+    x: Tensor,
+    t: Tensor,
+    c_concat: Tensor | None = None,
+    c_crossattn: Tensor | None = None,
+    control: Any = None,
+    transformer_options: dict | None = None,
+    **kwargs: Any,
+) -> Tensor:
+    """APPLY_MODEL: turn the rows' payload into this call's state, once, and put it where the patches find it."""
+    payload, pairs, given = Payload.take(kwargs), pairs_of(kwargs.pop(PAIR, None)), transformer_options or {}
+    if settings.guidance is not None and "cond_or_uncond" in given:
+        given = {**given, "cond_or_uncond": settings.guidance.original(given["cond_or_uncond"])}
+
+    def evaluate(call: CallState | None) -> Tensor:
+        options = given if call is None else {**given, KEY: call}
+        if call is not None:
+            options["patches"] = settings.attachment.outermost(options["patches"])
+        layout = "" if call is None else call.layout()
+        # The U-Net takes a ControlNet's outputs off their lists.
+        outputs = {name: list(each) for name, each in control.items()} if isinstance(control, dict) else control
+        return executor(x, t, c_concat, c_crossattn, outputs, options, **kwargs, **{LAYOUT: layout})
+
+    call = open_call(settings, executor.class_obj, payload, x, t, c_crossattn, given, evaluate)
+    result = evaluate(call)
+    if settings.guidance is not None and pairs:
+        size = (x.shape[-2], x.shape[-1])
+        shares = {} if call is None else settings.guidance.shares(call.info, call.rows, size)
+        result = settings.guidance.blend(result, pairs, shares, partial(evaluate, None))
+    if call is not None:
+        for listener in settings.listeners():
+            listener.end_call(call.info)
+    return result
+
+
+def read_layout(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """DIFFUSION_MODEL: read the call's layout, so that a compiled U-Net notices another one.
+
+    The host compiles without guards on transformer_options: a value there keeps its first state. An argument is guarded, if
+    it is read.
+    """
+    bool(kwargs.pop(LAYOUT))
+    return executor(*args, **kwargs)
+
+
+def call_with_subjects(
+    patched: comfy.model_patcher.ModelPatcher,
+    x: Tensor,
+    sigma: Tensor,
+    context: Tensor,
+    pooled: Tensor | None,
+    payload: dict[str, Any],
+) -> Tensor:
+    """One call of a U-Net from `apply_adapter`, through the same wrappers and patches as in sampling: for training.
+
+    Args: x (B,C,h,w), sigma (B,), context (B,M,T), pooled (B,P); payload: what rows carry, see `conditioning.PAYLOAD`.
+    Returns: denoised latents (B,C,h,w).
+    """
+    base: Any = patched.model
+    base.current_patcher = patched
+    options = {**patched.model_options["transformer_options"], "wrappers": patched.wrappers}
+    # The attention chosen for speed may have no gradient; PyTorch's has one.
+    options["optimized_attention_override"] = lambda _chosen, *args, **kwargs: attention_pytorch(*args, **kwargs)
+    if pooled is not None:
+        height, width = (8 * side for side in x.shape[-2:])  # SDXL takes the picture's size as conditioning
+        y = base.encode_adm(pooled_output=pooled, height=height, width=width, device=x.device)
+        payload = {**payload, "y": y.to(x.device)}
+    whole = {name: part.expand(len(x), *part.shape[1:]) for name, part in payload_of_run(x.shape).items()}
+    return base.apply_model(x, sigma, c_crossattn=context, transformer_options=options, **payload, **whole)

@@ -1,0 +1,216 @@
+"""Prompts with subjects: from a text to a CONDITIONING, and from the sampler's conds to what the rows of a call carry."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import comfy.conds
+import torch
+from torch.nn.functional import pad
+
+from ....moa_attention.subjects.mixing import repeat_to_common_width
+from ...sockets import Subject
+from .prompt_words import Prompt, bind
+from .styles import NumberedStyles
+from .subject_context import (
+    ENCODED,
+    Binding,
+    Encoded,
+    SubjectContext,
+    distinct,
+    subjects_of,
+    with_subjects,
+    without_subjects,
+)
+from .subject_regions import REGION, barred, carried_regions
+
+SLOTS, FEATURES, TERMS, BARRED = "moa_slots", "moa_subjects", "moa_terms", "moa_barred"
+"""Names in `model_conds`: (1,M,1), 0 for an ordinary token and s for subject s; then of each subject (1,S,F) the image
+feature, (1,S,4) the differences of its strength, start and end from 1, 0 and 1 and the number of its style, and (1,S,REGION²) where it
+must have no share.
+Zeros are the defaults, so that conds may be padded with them; an entry that would be zero in all conds is left out."""
+PAYLOAD = (SLOTS, FEATURES, TERMS, BARRED)
+PROMPT = "moa_prompt"
+"""Added in every step: (1,1), the same number for the same prompt; 0 where several rows may differ."""
+SHAPES = {TERMS: (4,), BARRED: (REGION**2,)}
+"""Of one subject. Other packs cut or repeat entries by their dimensions; they leave three as they are."""
+SOURCES = "moa_sources"
+"""Name in a cond with subjects: these, by slot."""
+
+
+def encode_prompt(clip: Any, text: str, subjects: Sequence[Subject]) -> tuple[list, list[Binding]]:
+    """Encode a prompt as the host does and attach the subjects to it: -> (CONDITIONING, bindings).
+
+    Raises: ValueError as `bind`, and when the subjects were encoded for different adapters.
+    """
+    check_one_adapter(subjects)
+    tokens = clip.tokenize(text)
+    bindings = bind(clip, text, tokens, subjects)
+    conditioning = clip.encode_from_tokens_scheduled(tokens)
+    if not bindings:
+        return conditioning, bindings
+    return [with_subjects(context, extra, bindings) for context, extra in conditioning], bindings
+
+
+def check_one_adapter(subjects: Sequence[Subject]) -> None:
+    """Raises: ValueError when the subjects were encoded for different adapters."""
+    encoders = {s.encoder for s in subjects}
+    if len(encoders) > 1:
+        raise ValueError(
+            f"The subjects were encoded for different adapters: {sorted(encoders)}. Connect all of them to one 'Load MoA Adapter'."
+        )
+
+
+def attach_subjects(conds: dict[str, list[dict]], styles: NumberedStyles) -> tuple[dict[str, list[dict]], list[str]]:
+    """Copies of the sampler's conds, before a run, in which the subjects of a prompt are payload of its rows.
+
+    Args: styles: of the run; receives those of the subjects.
+    Returns: also what users must know about subjects that other nodes lost or changed.
+    """
+    notes: dict[str, None] = {}
+
+    def attach(cond: dict) -> dict:
+        bindings, found = subjects_of(cond)
+        notes.update(dict.fromkeys(found))
+        encoded = cond.get(ENCODED)
+        regions = carried_regions(cond, distinct(encoded.context.bindings)) if isinstance(encoded, Encoded) else {}
+        cond = {name: entry for name, entry in cond.items() if name != ENCODED}
+        if isinstance(cond.get("cross_attn"), SubjectContext):
+            cond["cross_attn"] = without_subjects(cond["cross_attn"])
+        if bindings:
+            batch, length, _ = cond["cross_attn"].shape
+            cond["model_conds"] = {**cond["model_conds"], **payload(bindings, length, regions, batch, styles)}
+            cond[SOURCES] = distinct(bindings)
+        return cond
+
+    return {name: list(map(attach, each)) for name, each in conds.items()}, list(notes)
+
+
+def payload(
+    bindings: Sequence[Binding],
+    length: int,
+    regions: Mapping[int, torch.Tensor] | None = None,
+    batch: int = 1,
+    styles: NumberedStyles | None = None,
+) -> dict[str, Any]:
+    """What the rows of a prompt of `length` tokens carry in `model_conds`, without the entries that have no content.
+
+    A subject with several tokens, as averages and concatenations make them, is one subject with the sum of their weights.
+
+    Args:
+        regions: as of `carried_regions`; other subjects have those of their settings.
+        batch: of the prompts, where these are several in one embedding.
+        styles: of the run; None leaves styles out.
+    """
+    weights: dict[int, float] = {}
+    for each in bindings:
+        weights[id(each.subject)] = weights.get(id(each.subject), 0.0) + each.weight
+    subjects = distinct(bindings)
+    numbers = {id(s): number for number, s in enumerate(subjects, start=1)}
+    slots = torch.zeros(batch if any(each.rows for each in bindings) else 1, length, 1)
+    for each in bindings:
+        slots[list(each.rows) or slice(None), each.position] = numbers[id(each.subject)]
+    features = torch.cat(repeat_to_common_width([s.features[:1] for s in subjects]))[None]  # (1,S,F)
+    conds: dict[str, Any] = {SLOTS: comfy.conds.CONDCrossAttn(slots), FEATURES: comfy.conds.CONDRegular(features)}
+    settings = [s.settings for s in subjects]
+    strengths = [t.strength * round(min(1.0, weights[id(s)]), 6) for s, t in zip(subjects, settings, strict=True)]
+    kinds = [0 if styles is None else styles.number(s.style, s.settings.strength) for s in subjects]
+    entries = zip(strengths, settings, kinds, strict=True)
+    terms = torch.tensor([[(s - 1, t.start, t.end - 1, float(kind)) for s, t, kind in entries]])
+    if terms.any():
+        conds[TERMS] = comfy.conds.CONDRegular(terms)
+    if any(t.region is not None for t in settings):
+        given = regions or {}
+        each = [given[id(s)] if id(s) in given else barred(s.settings.region) for s in subjects]
+        conds[BARRED] = comfy.conds.CONDRegular(torch.stack(each).flatten(1)[None])
+    return conds
+
+
+def strengths_at(terms: torch.Tensor, sigma: torch.Tensor, level: Callable[[float], float]) -> torch.Tensor | None:
+    """The strength of each subject at a noise level; None where all have strength 1.
+
+    Args: terms (R,S,4) on the CPU, as in `TERMS`; sigma (1,); level: the noise level at a part of the sampling, 0..1.
+    Returns: (R,S) on sigma's device.
+    """
+    if not terms.any():
+        return None
+    strength, start, end = (terms[..., :3] + torch.tensor([1.0, 0.0, 1.0])).unbind(-1)
+    first, last = (
+        torch.tensor([[level(p) for p in row] for row in part.tolist()]).to(sigma.device, non_blocking=True)
+        for part in (start, end)
+    )
+    return strength.to(sigma.device, non_blocking=True) * ((sigma <= first) & (sigma > last))
+
+
+def check_encoders(conds: Iterable[dict], encoder: str) -> bool:
+    """Whether any of these conds has a subject.
+
+    Raises: ValueError when a subject was encoded by another adapter than the applied one.
+    """
+    found = {subject.encoder for cond in conds for subject in cond.get(SOURCES, ())}
+    for other in found - {encoder}:
+        raise ValueError(
+            f"A subject was encoded with an adapter whose encoder and fusion are '{other}'; those of the applied adapter are "
+            f"'{encoder}'. Connect 'Encode Subject (MoA)' and 'Apply MoA' to the same 'Load MoA Adapter', or encode a saved "
+            "subject again."
+        )
+    return bool(found)
+
+
+def check_regions(conds: Iterable[dict]) -> None:
+    """Raises: ValueError when a subject has no region, which the router needs."""
+    for cond in conds:
+        if any(subject.settings.region is None for subject in cond.get(SOURCES, ())):
+            raise ValueError(
+                "The router of 'Apply MoA' is 'mask', but a subject of the prompt has no region. Give each subject a region with "
+                "'Subject Settings (MoA)', or choose another router."
+            )
+
+
+def complete_conditions(
+    conds: list[list[dict] | None], number: Callable[[torch.Tensor, torch.Tensor], int]
+) -> list[list[dict] | None]:
+    """Copies of the sampler's conds in which all carry subjects of one shape; the host batches only what is alike.
+
+    Conds without subjects get zero slots; slots grow with a context that was concatenated to.
+
+    Args: number: of a prompt by its context and features, see `PromptCache.number`.
+    """
+    given = [c["model_conds"] for cond in conds for c in cond or () if FEATURES in c["model_conds"]]
+    if not given:
+        return conds
+    features = [each[FEATURES].cond for each in given]
+    shapes = {name: shape for name, shape in SHAPES.items() if any(name in each for each in given)}
+    count, width = max(f.shape[1] for f in features), math.lcm(*(f.shape[2] for f in features))
+
+    def complete(cond: dict) -> dict:
+        given = cond["model_conds"]
+        if "c_crossattn" not in given:
+            return cond
+        length = given["c_crossattn"].cond.shape[1]
+        slots = given[SLOTS].cond if SLOTS in given else torch.zeros(1, 0, 1)
+        conds: dict[str, Any] = {SLOTS: comfy.conds.CONDCrossAttn(pad(slots, (0, 0, 0, length - slots.shape[1])))}
+        for name, shape in {FEATURES: (width,), **shapes}.items():
+            had = given[name].cond if name in given else torch.zeros(1, 0, *shape)
+            if name == FEATURES:
+                had, _ = repeat_to_common_width([had, torch.zeros(1, 0, width)])
+            missing = had.new_zeros(len(had), count - had.shape[1], *shape)
+            conds[name] = comfy.conds.CONDRegular(torch.cat([had, missing], dim=1))
+        known = number(given["c_crossattn"].cond, given[FEATURES].cond) if FEATURES in given else 0
+        conds[PROMPT] = comfy.conds.CONDRegular(torch.tensor([[float(known)]]))
+        return {**cond, "model_conds": {**given, **conds}}
+
+    return [cond if cond is None else [complete(c) for c in cond] for cond in conds]
+
+
+def report(clip: Any, text: str, bindings: Sequence[Binding], absent: Sequence[Subject] = ()) -> str:
+    """Each subject's word among its neighbours and the subjects that are left out, shown to users."""
+    prompt = Prompt(clip, clip.tokenize(text))
+    lines = [
+        f"subject {i}: '{b.subject.word}' → token {b.position}: {prompt.quote(b.position)}"
+        for i, b in enumerate(bindings, start=1)
+    ]
+    left_out = [f"left out: '{s.word}', which has no picture" for s in absent]
+    return "\n".join([f"'{text}'", *(lines or ["no subjects"]), *left_out])

@@ -1,0 +1,1 @@
+"""MoA Mini's parts and their training: autoencoder, base model, image encoder, adapter."""

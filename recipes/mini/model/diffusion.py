@@ -1,0 +1,71 @@
+"""What the base model learns, and how it samples: v-prediction on the host's discrete schedule."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .session import DEVICE
+from .text import encode_text, tokenise
+
+PEOPLE_WEIGHT = 2.0
+"""Of the loss where people are; 1 elsewhere."""
+
+
+def plain_attention(_host: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int, **_options: object) -> Tensor:
+    """Attention without a mask, `[B, N, heads * d]`: two products and a softmax, as fast as a CPU trains it."""
+    batch, queries, width = q.shape
+    q, k, v = (x.view(batch, -1, heads, width // heads).transpose(1, 2) for x in (q, k, v))
+    shares = ((q * (width // heads) ** -0.5) @ k.transpose(-1, -2)).softmax(-1)
+    return (shares @ v).transpose(1, 2).reshape(batch, queries, width)
+
+
+def predict(unet: nn.Module, noisy: Tensor, time: Tensor, context: Tensor) -> Tensor:
+    """Velocity `[B, 32, h, w]` at `time` `[B]` (0 to 999) with `context` `[B, 77, 128]`."""
+    return unet(noisy, time, context=context, transformer_options={"optimized_attention_override": plain_attention})
+
+
+def noisy_and_velocity(alpha_bar: Tensor, time: Tensor, clean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """The noisy latents and their velocity (v of Salimans and Ho, arXiv 2202.00512), both as `clean` `[B, C, h, w]`."""
+    signal, share = alpha_bar[time].sqrt().view(-1, 1, 1, 1), (1 - alpha_bar[time]).sqrt().view(-1, 1, 1, 1)
+    return signal * clean + share * noise, signal * noise - share * clean
+
+
+def clean_from(alpha_bar: Tensor, time: Tensor, noisy: Tensor, velocity: Tensor) -> Tensor:
+    """The clean latents that a velocity means."""
+    signal, share = alpha_bar[time].sqrt().view(-1, 1, 1, 1), (1 - alpha_bar[time]).sqrt().view(-1, 1, 1, 1)
+    return signal * noisy - share * velocity
+
+
+def velocity_loss(model: nn.ModuleDict, alpha_bar: Tensor, clean: Tensor, tokens: Tensor, people: Tensor) -> Tensor:
+    """Weighted mean of the squared velocity error at random timesteps.
+
+    Args:
+        clean: latents `[B, 32, 16, 16]`.
+        tokens: of the captions `[B, 77]`.
+        people: where they are, 0 to 1, `[B, 1, 16, 16]`.
+    """
+    time = torch.randint(len(alpha_bar), (len(clean),)).to(DEVICE)
+    noisy, velocity = noisy_and_velocity(alpha_bar, time, clean, torch.randn_like(clean))
+    kind = next(model["unet"].parameters()).dtype
+    context = encode_text(model["text"], tokens).to(kind)
+    error = predict(model["unet"], noisy.to(kind), time.float(), context).float() - velocity
+    weight = 1 + (PEOPLE_WEIGHT - 1) * people
+    return (weight * error.square()).mean() / weight.mean()
+
+
+@torch.no_grad()
+def sample(model: nn.ModuleDict, alpha_bar: Tensor, tokens: Tensor, steps: int = 20, guidance: float = 3.0) -> Tensor:
+    """DDIM with guidance against the empty caption: latents `[B, 32, 16, 16]` of `tokens` `[B, 77]`, seed 0."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(len(tokens), 32, 16, 16, generator=generator).to(DEVICE)
+    context = encode_text(model["text"], torch.cat((tokens, tokenise([""]).expand_as(tokens))).to(DEVICE))
+    times = torch.linspace(len(alpha_bar) - 1, 0, steps + 1).round().long()
+    for now, after in zip(times[:-1], times[1:], strict=True):
+        both = predict(model["unet"], torch.cat((x, x)), now.float().expand(2 * len(x)), context)
+        wanted, unwanted = both.chunk(2)
+        velocity = unwanted + guidance * (wanted - unwanted)
+        signal, share = alpha_bar[now].sqrt(), (1 - alpha_bar[now]).sqrt()
+        clean, noise = signal * x - share * velocity, share * x + signal * velocity
+        x = alpha_bar[after].sqrt() * clean + (1 - alpha_bar[after]).sqrt() * noise
+    return x

@@ -1,0 +1,124 @@
+"""Trains the decoder of MoA Mini's autoencoder, from the linear latents to pictures.
+
+The loss is absolute error, squared error (dominant while colours are far off) and the absolute error of horizontal and
+vertical differences, which keeps drawn lines sharp. Noise on the latents, up to a quarter of their own deviation, makes the
+decoder robust to the U-Net's errors. Training is on crops, and on whole pictures for the last fifth: convolutions learn the
+same from a quarter of the pixels. The encoder needs no training (see `head_start.py`).
+"""
+
+import argparse
+
+import numpy as np
+import torch
+from comfy.taesd.taesd import TAESD
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ....moa_attention.pictures import grid, to_image
+from ....nodes.host.model.mini import MiniLatent, build_autoencoder
+from ..data.dataset import SIZE, load
+from ..data.faces import WEIGHTS, WORK
+from ..data.latents import PATCH, to_pictures
+from .head_start import set_encoder, start_decoder
+from .session import DEVICE, Session, export, fast_autocast
+
+PEAK_RATE = 1e-3
+NOISE = 0.16
+GRID = SIZE // PATCH
+
+
+def new_autoencoder() -> TAESD:
+    """The host's tiny autoencoder with its final encoder and the initial decoder, channels last."""
+    model = build_autoencoder().requires_grad_(False)
+    set_encoder(model.taesd_encoder)
+    start_decoder(model.taesd_decoder.requires_grad_(True))
+    nn.utils.convert_conv2d_weight_memory_format(model, torch.channels_last)
+    return model.to(DEVICE)
+
+
+def draw_batch(images: np.ndarray, latents: np.ndarray, whole: bool) -> tuple[Tensor, Tensor]:
+    """Random windows: latents `[B, 32, n, n]` at the autoencoder's scale, pictures `[B, 3, 8n, 8n]`."""
+    count, size = (2, GRID) if whole else (4, GRID // 2)
+    chosen = torch.randint(len(images), (count,)).tolist()
+    corners = torch.randint(GRID - size + 1, (count, 2)).tolist()
+    windows = [(i, slice(y, y + size), slice(x, x + size)) for i, (y, x) in zip(chosen, corners, strict=True)]
+    pixels = [(i, *(slice(s.start * PATCH, s.stop * PATCH) for s in area)) for i, *area in windows]
+    inputs = np.stack([latents[i, :, y, x] for i, y, x in windows]).astype(np.float32) / MiniLatent.scale_factor
+    pictures = to_pictures(np.stack([images[i, y, x] for i, y, x in pixels]))
+    return torch.from_numpy(inputs).to(DEVICE), pictures.to(DEVICE)
+
+
+def _differences(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
+
+
+def reconstruction_loss(decoder: nn.Module, latents: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """The training loss and its absolute error alone; `pictures` `[B, 3, H, W]` in 0 to 1."""
+    noise = NOISE * torch.rand(len(latents), 1, 1, 1, device=latents.device) * torch.randn_like(latents)
+    inputs = (latents + noise).contiguous(memory_format=torch.channels_last)
+    decoded = decoder(inputs).float()
+    error = functional.l1_loss(decoded, pictures)
+    pairs = zip(_differences(decoded), _differences(pictures), strict=True)
+    sharpness = sum(functional.l1_loss(a, b) for a, b in pairs)
+    return error + 4 * functional.mse_loss(decoded, pictures) + sharpness, error.detach()
+
+
+@torch.no_grad()
+def reconstruction_sheet(model: TAESD) -> float:
+    """Write `.mini/vae_sheet.png`, test pictures above their reconstructions; returns the PSNR over 32 of them."""
+    images = load("test").images[:32]
+    with fast_autocast():
+        decoded = model.taesd_decoder(model.taesd_encoder(to_pictures(images).to(DEVICE))).float().cpu()
+    pictures = (decoded.clamp(0, 1) * 255).round().to(torch.uint8).movedim(1, -1).numpy()
+    rows = torch.from_numpy(np.stack([x[i : i + 8] for i in (0, 8) for x in (images, pictures)]))
+    to_image(grid(rows / 255)).save(WORK / "vae_sheet.png")
+    error = ((images.astype(np.float64) - pictures) ** 2).mean((1, 2, 3))
+    return float((10 * np.log10(255**2 / error)).mean())
+
+
+def train_decoder(minutes: float, shipped: bool) -> TAESD:
+    """Train, or resume training, for so many minutes in total, exporting on the way."""
+    torch.manual_seed(0)
+    model = new_autoencoder()
+    if shipped:
+        model.load_state_dict(load_file(WEIGHTS / "vae.safetensors"))
+    decoder = model.taesd_decoder
+    optimiser = torch.optim.AdamW(decoder.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+    session = Session(WORK, "vae", minutes, model=model, optimiser=optimiser)
+    images, latents = load("train").images, np.load(WORK / "train_latents.npy", mmap_mode="r")
+    while session.progress < 1:
+        optimiser.param_groups[0]["lr"] = session.rate(PEAK_RATE)
+        inputs, pictures = draw_batch(images, latents, whole=session.progress > 0.8)
+        with fast_autocast():
+            total, error = reconstruction_loss(decoder, inputs, pictures)
+        optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
+        optimiser.step()
+        session.step += 1
+        if session.step % 50 == 0:
+            session.log(loss=round(total.item(), 5), error=round(error.item(), 5))
+        if session.due(60):
+            session.save()
+            session.log(psnr=round(reconstruction_sheet(model), 2))
+            export_autoencoder(model, session.step)
+    session.save()
+    export_autoencoder(model, session.step)
+    return model
+
+
+def export_autoencoder(model: nn.Module, step: int) -> None:
+    """Write `weights/mini/vae.safetensors`, in the layout of the host's VAE loader."""
+    metadata = {"format": "moa-mini", "license": "GPL-3.0-or-later", "steps": str(step)}
+    export(model.state_dict(), WEIGHTS / "vae.safetensors", metadata)
+
+
+def main(argv: list[str]) -> None:
+    """Train for `--minutes`, resuming from `.mini/vae.pt`, and export."""
+    parser = argparse.ArgumentParser(prog="mini.model.vae", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=12)
+    parser.add_argument("--shipped", action="store_true", help="start from the shipped weights")
+    options = parser.parse_args(argv)
+    model = train_decoder(options.minutes, options.shipped)
+    print("psnr", reconstruction_sheet(model), flush=True)

@@ -1,0 +1,11 @@
+// What the widgets of this extension share.
+
+/** Of subjects, in their order: those of `moa_attention/pictures.py`. */
+export const COLOURS = ["#e59e00", "#57b5e8", "#009e73", "#f0e342", "#cc78a6", "#d65e00", "#0073b2", "#b2b2b2"];
+
+/** An element with properties and children. */
+export function make(tag, properties = {}, children = []) {
+    const element = Object.assign(document.createElement(tag), properties);
+    element.append(...children);
+    return element;
+}
