@@ -24,8 +24,8 @@ VIEW: ViewportSize = {"width": 1600, "height": 900}
 READY = "window.app?.graph && window.app.extensions.length > 20"
 SIZE = {
     "CheckpointLoaderSimple": (270, 100), "CLIPVisionLoader": (270, 60), "MoALoadMini": (270, 100),
-    "LoadMoAAdapter": (270, 100), "LoadImage": (215, 290), "MoATextEncode": (270, 190), "CLIPTextEncode": (270, 120),
-    "ApplyMoA": (210, 260), "SaveImage": (250, 230), "RouterVisualize": (250, 415), "SaveAnimatedWEBP": (250, 330),
+    "LoadMoAAdapter": (270, 100), "LoadImage": (215, 290), "MoATextEncode": (270, 290), "CLIPTextEncode": (270, 120),
+    "ApplyMoA": (210, 326), "SaveImage": (250, 230), "RouterVisualize": (250, 415), "SaveAnimatedWEBP": (250, 330),
     "PrimitiveString": (270, 60), "PrimitiveStringMultiline": (270, 100),
 }  # fmt: skip
 """Width and height of nodes whose own size does not show a file's name, a prompt or a picture."""
@@ -67,7 +67,7 @@ PLACE = """([groups, sizes, note]) => {
         x += gap;
         lowest = Math.max(lowest, bottom, left === 40 ? bottom + 410 : 0);
     }
-    readMe.setSize([readMe.size[0], lowest - readMe.pos[1]]);
+    readMe.setSize([readMe.size[0], lowest - gap - readMe.pos[1]]);
     const view = window.app.canvas.ds, [left, over] = [75, 125];  // the page's own bars
     view.scale = Math.min((innerWidth - left - 15) / (x - 40), (innerHeight - over - 25) / (lowest - top + head));
     view.offset = [left / view.scale - 25, over / view.scale - top + head];

@@ -32,7 +32,7 @@ def morph(family: Family) -> Template:
     )
     positive, negative = w.prompt(family.text("a man"), blend), w.negative()
     w.group("2  Two people", images)
-    w.group("3  Steps between them", amounts, [listed, *encoded, blend])
+    w.group("3  Steps between them", [*amounts, listed], [*encoded, blend])
     show_strip(w, positive, negative, [positive, negative])
     return w
 
@@ -72,6 +72,6 @@ def show_strip(w: Workflow, positive: Output, negative: Output, before: list[Out
     animation = w.add("SaveAnimatedWEBP", "The animation", images=batch, filename_prefix="moa", fps=3.0, lossless=True,
                       quality=80, method="default")  # fmt: skip
     number = len(w.groups) + 1
-    w.group(f"{number}  Sample each step", [*before, apply, latent, batch], sampled)
+    w.group(f"{number}  Sample each step", [*before, apply, latent], [*sampled, batch])
     w.group(f"{number + 1}  Pictures", [strip, animation])
     w.thumbnail = [strip.node]

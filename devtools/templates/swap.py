@@ -42,8 +42,7 @@ def region(family: Family) -> Template:
     area = w.add("MaskComposite", "The region", destination=everywhere, source=half, x=0, y=0, operation="add")
     kept = w.add("MoASubjectSettings", "Keep him to the region", subject=subject, strength=1.0, start_percent=0.0,
                  end_percent=1.0, region=area)  # fmt: skip
-    w.group("2  The people", [*images, listed])
-    w.group("3  Subject and region", [subject, everywhere, half, area, kept])
+    w.group("2  The people and the region", [*images, listed, everywhere], [subject, half, area, kept])
     show_beside_base(w, family.text("a man and a woman"), kept)
     return w
 

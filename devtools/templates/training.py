@@ -31,7 +31,7 @@ def training(family: Family) -> Template:
         shown.append([subject, positive, apply, *sampled, w.save(f"{title.capitalize()} the training", sampled[-1])])
     after, before = shown
     w.group("2  Train", [trained, kept])
-    w.group("3  Prompt", [image, text, negative], [after[0], after[1], before[0], before[1]])
+    w.group("3  Prompt", [image, after[0], text], [before[0], after[1], before[1], negative])
     w.group("4  Apply and sample", [after[2], before[2], latent], [*after[3:5], *before[3:5]])
     w.group("5  Pictures", [after[5], before[5]])
     w.thumbnail = [before[5].node, after[5].node]

@@ -20,8 +20,12 @@ import_pack()
 from comfyui_moa.recipes.adapter import train  # noqa: E402
 
 
-def run(arguments: list[str], variables: dict[str, str]) -> None:
+def run(arguments: list[str], variables: dict[str, str], shown: Path | None) -> None:
     os.environ.update(variables)
+    if shown is not None:
+        with shown.open("a") as file:
+            for stream in (sys.stdout, sys.stderr):
+                os.dup2(file.fileno(), stream.fileno())
     train.main(arguments)
 
 
@@ -31,20 +35,25 @@ def context() -> ForkServerContext:
     return made
 
 
-def start(server: ForkServerContext, config: Path, *options: str, **variables: str) -> ForkServerProcess:
-    """`dev.py train CONFIG OPTIONS` with these environment variables."""
-    process = server.Process(target=run, args=([str(config), *options], variables))
+def start(
+    server: ForkServerContext, config: Path, *options: str, shown: Path | None = None, **variables: str
+) -> ForkServerProcess:
+    """`dev.py train CONFIG OPTIONS` with these environment variables.
+
+    Args: shown: a file to which its output is added. Without one it goes where the fork server's goes.
+    """
+    process = server.Process(target=run, args=([str(config), *options], variables, shown))
     process.start()
     return process
 
 
-def start_two(server: ForkServerContext, config: Path, *options: str) -> list[ForkServerProcess]:
+def start_two(server: ForkServerContext, config: Path, *options: str, shown: Path) -> list[ForkServerProcess]:
     """Two processes that share every step, with the variables that Accelerate's launcher sets."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     return [
-        start(server, config, *options, RANK=rank, LOCAL_RANK=rank, ACCELERATE_USE_CPU="true", **shared)
+        start(server, config, *options, shown=shown, RANK=rank, LOCAL_RANK=rank, ACCELERATE_USE_CPU="true", **shared)
         for rank in "01"
     ]

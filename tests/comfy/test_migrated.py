@@ -23,7 +23,7 @@ SOCKETS = {"MODEL", "CONDITIONING", "IMAGE", "MASK", "CLIP_VISION"}
 FOREIGN = {"IPAdapterInsightFaceLoader"}
 
 
-@pytest.mark.parametrize("kind", LAYOUTS.keys() - FOREIGN)
+@pytest.mark.parametrize("kind", sorted(LAYOUTS.keys() - FOREIGN))
 def test_the_layouts_are_those_of_the_nodes(kind: str, server: Server):
     schema, layout = server.object_info()[kind], LAYOUTS[kind]
     entries = {**schema["input"].get("required", {}), **schema["input"].get("optional", {})}

@@ -37,34 +37,33 @@ def rows(output: Path) -> list[dict[str, float]]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no fork server")
-def test_the_recipe_of_the_paper_in_two_processes_of_which_one_is_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-):
+def test_the_recipe_of_the_paper_in_two_processes_of_which_one_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The other one ends with a sentence and a state, and a single process continues as if it had been alone."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     folder, server = pictures.fastcomposer(tmp_path / "ffhq", 70), killable.context()
-    shared, alone = tmp_path / "shared", tmp_path / "alone"
-    processes = killable.start_two(server, PAPER, *options(folder, shared, **{"train.steps": "1000"}))
+    shared, alone, shown = tmp_path / "shared", tmp_path / "alone", tmp_path / "shown.txt"
+    processes = killable.start_two(server, PAPER, *options(folder, shared, **{"train.steps": "1000"}), shown=shown)
     while len(rows(shared)) < 4 and all(process.is_alive() for process in processes):
         time.sleep(0.01)
     processes[1].kill()
     for process in processes:
         process.join()
-    told = capfd.readouterr()
-    assert processes[0].exitcode == 1, told.err
-    sentences = [line for line in told.err.splitlines() if "another process" in line]
+    text = shown.read_text()
+    assert processes[0].exitcode == 1, text
+    sentences = [line for line in text.splitlines() if "another process" in line]
     assert sentences == [
         "train: another process of this run has ended, and this one cannot continue alone. The same command resumes, with any "
         "number of processes."
     ]
-    assert "Traceback" not in told.err
+    assert "Traceback" not in text
     done = len(rows(shared))
     stored = read_run(shared / "state.safetensors")
     assert stored is not None and stored.step == done >= 4
     for output in (shared, alone):
-        process = killable.start(server, PAPER, *options(folder, output, **{"train.steps": str(done + 1)}))
+        last = options(folder, output, **{"train.steps": str(done + 1)})
+        process = killable.start(server, PAPER, *last, shown=shown)
         process.join()
-        assert process.exitcode == 0, capfd.readouterr().err
+        assert process.exitcode == 0, shown.read_text()
     for found, expected in zip((row for row in rows(shared) if "loss" in row), rows(alone), strict=True):
         names = [name for name in expected if name not in ("time", "gradient_norm")]
         assert [found[name] for name in names] == pytest.approx([expected[name] for name in names], rel=0.02, abs=1e-3)

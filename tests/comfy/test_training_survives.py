@@ -51,16 +51,15 @@ def size(path: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no signals between processes")
-def test_a_signal_saves_the_state_and_ends_the_command_in_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-):
+def test_a_signal_saves_the_state_and_ends_the_command_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Neither signal loses a step, and what follows equals an unbroken run; a finished run says so and does nothing."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     folder, server = pictures.kohya(tmp_path / "boxes"), killable.context()
     output, unbroken = tmp_path / "stopped", tmp_path / "unbroken"
     config = write_config(output, folder, save_every=1000)
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        process, before = killable.start(server, config), size(output / "log.jsonl")
+        text = tmp_path / f"{code}.txt"
+        process, before = killable.start(server, config, shown=text), size(output / "log.jsonl")
         while process.is_alive() and size(output / "log.jsonl") == before:
             time.sleep(0.01)
         assert process.pid is not None
@@ -68,7 +67,7 @@ def test_a_signal_saves_the_state_and_ends_the_command_in_order(
         process.join()
         assert process.exitcode == code
         done = max(losses(output))
-        shown = capfd.readouterr().err
+        shown = text.read_text()
         assert f"train: stopped. The same command resumes after step {done}." in shown
         assert "Traceback" not in shown
     for path in (config, write_config(unbroken, folder, save_every=1000)):
@@ -80,14 +79,15 @@ def test_a_signal_saves_the_state_and_ends_the_command_in_order(
     assert losses(output) == losses(unbroken)
     ours, theirs = (load_file(each / "adapter.safetensors") for each in (output, unbroken))
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
-    capfd.readouterr()
-    process = killable.start(server, config)
+    text = tmp_path / "finished.txt"
+    process = killable.start(server, config, shown=text)
     process.join()
-    assert process.exitcode == 0 and f"This run is finished: its {STEPS} steps are done" in capfd.readouterr().out
+    assert process.exitcode == 0 and f"This run is finished: its {STEPS} steps are done" in text.read_text()
     config.write_text(config.read_text().replace("rank = 2", "rank = 3"))
-    process = killable.start(server, config)
+    text = tmp_path / "refused.txt"
+    process = killable.start(server, config, shown=text)
     process.join()
-    refusal = capfd.readouterr().err
+    refusal = text.read_text()
     assert process.exitcode == 1 and len(refusal.splitlines()) == 1
     assert "cannot be resumed with other settings of this kind: adapter.rank 2, now 3." in refusal
 

@@ -19,7 +19,7 @@ from moa_attention.formats.errors import StoredFileError
 from moa_attention.formats.ip_adapter.importing import flatten, plan_ip_adapter, recognise
 from moa_attention.formats.registry import load_stored
 from moa_attention.formats.tensors import StoredFile, from_memory
-from moa_attention.method.expert import Projections
+from moa_attention.method.expert import MATRICES, Projections
 from moa_attention.method.factory import PLAIN
 from moa_attention.method.layer import Routing
 
@@ -259,7 +259,7 @@ def test_a_tuned_self_attention_is_its_formula_where_it_has_the_share():
     torch.manual_seed(0)
     layer, prior = LowRankLayer(spec("middle_0_0_attn1", 0, 32, 32, 4, True), 3), Prior(32, 32)
     z = torch.randn(2, 12, 32)
-    own = {name: getattr(layer.low_rank, name) for name in Projections._fields}
+    own = {name: getattr(layer.low_rank, name) for name in MATRICES}
     q, k, v = (
         getattr(prior, name)(z) + z @ own[name].down.weight.T @ own[name].up.weight.T
         for name in ("to_q", "to_k", "to_v")

@@ -103,7 +103,9 @@ def test_a_row_without_the_subject_has_none_of_its_share():
     two = one._replace(
         **{name: getattr(one, name).expand(2, *getattr(one, name).shape[1:]) for name in ("personal", "query", "key")}
     )
-    trace.begin_call(rows)(CROSS, two)
+    observe = trace.begin_call(rows)
+    assert observe is not None
+    observe(CROSS, two)
     trace.end_run()
     assert trace.subjects() == ["man", "woman", "dog"]
     [step] = trace.steps()

@@ -28,6 +28,7 @@ def record(
     """A call with a row for each whole picture, by its number, or view."""
     views = [WHOLE._replace(picture=each) if isinstance(each, int) else each for each in shown]
     observe = trace.begin_call(call_info(sigma, views))
+    assert observe is not None
     observe(FINE, routing(torch.tensor(values), grid))
     observe(COARSE, routing(torch.tensor(values) / 2, (grid[0] // 2, grid[1] // 2)))
 
@@ -85,6 +86,7 @@ def test_a_new_run_clears_the_trace_and_a_call_without_maps_is_no_step(trace: Tr
 
 def test_maps_are_detached_halves_on_the_layers_grid(trace: Trace):
     observe = trace.begin_call(call_info())
+    assert observe is not None
     personal = torch.rand(1, 24, requires_grad=True)
     observe(FINE, Routing(personal, personal, personal, (4, 6)))
     trace.end_run()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...formats.atomic import replacing
 from .manifest import ShardRecord, as_records
 
 EVERY = 1.0
@@ -53,11 +54,12 @@ class CacheShare:
         if self.count == 1 or (time.monotonic() - self._reported < EVERY and not more):
             return
         content = json.dumps({"run": self.run, "done": done, **more})
-        self.file(folder, self.rank).write_text(content, encoding="utf-8")
+        with replacing(self.file(folder, self.rank)) as part:
+            part.write_text(content, encoding="utf-8")
         self._reported = time.monotonic()
 
     def read(self, folder: Path, rank: int) -> Mapping[str, Any]:
-        """The last report of a process in this run; empty when there is none, or while it is being written."""
+        """The last report of a process in this run; empty when there is none."""
         try:
             found = json.loads(self.file(folder, rank).read_text(encoding="utf-8"))
         except (OSError, ValueError):
