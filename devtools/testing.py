@@ -1,7 +1,8 @@
-"""Runs the test suites, each in a process of its own, and lets no host or browser test be skipped."""
+"""Runs the test suites one after another, each in several processes, and lets no host or browser test be skipped."""
 
 from __future__ import annotations
 
+import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ SHORT = (
     "invariants", "text", "conditions", "refusals", "memory", "mini", "image_prompts", "other_packs", "crop",
 )  # fmt: skip
 """The tests of the short form, as `tests/comfy/test_NAME.py`: what another release of ComfyUI can break."""
+CORES = os.cpu_count() or 1
+WORKERS = min(CORES, 4)
+"""Processes that share the tests of a suite; few, as some tests hold a model of real width."""
 REPORTS = ROOT / ".pytest_cache" / "reports"
 
 
@@ -41,8 +45,17 @@ def _run(suite: str, files: list[str], host: Path, arguments: list[str]) -> str 
     report = REPORTS / f"{suite}.xml"
     report.unlink(missing_ok=True)
     report.parent.mkdir(parents=True, exist_ok=True)
-    command = ["-m", "pytest", *files, f"--junitxml={report}", *arguments]
-    code = venv.run(*command, cwd=ROOT, COMFYUI_PATH=str(host), HF_HUB_OFFLINE="1")
+    command = [
+        "-m",
+        "pytest",
+        *files,
+        f"--junitxml={report}",
+        f"--numprocesses={WORKERS}",
+        "--dist=loadfile",
+        *arguments,
+    ]
+    threads = str(CORES // WORKERS)
+    code = venv.run(*command, cwd=ROOT, COMFYUI_PATH=str(host), HF_HUB_OFFLINE="1", OMP_NUM_THREADS=threads)
     if code:
         return "no test ran" if code == 5 else f"pytest ended with code {code}"
     skipped = sum(int(result.get("skipped", 0)) for result in ElementTree.parse(report).getroot().iter("testsuite"))

@@ -33,9 +33,9 @@ def regional_prompts(family: Family) -> Template:
     alone = w.sample("Base model alone", w.model, both, negative, latent)
     pictures = [w.save("With your people", ours[-1]), w.save("Base model alone", alone[-1])]
     w.group("2  Your people, halves", [*images, black, white])
-    w.group("3  Subjects, mask", [*subjects, mask])
-    w.group("4  A prompt for each half", [*left, inverse, *right, both])
-    w.group("5  Apply and sample", [negative, apply, latent], [*ours, *alone])
+    w.group("3  Subjects, mask", [*subjects, mask, inverse])
+    w.group("4  A prompt for each half", [*left, *right])
+    w.group("5  Apply and sample", [both, negative, apply, latent], [*ours, *alone])
     w.group("6  Pictures", [*pictures, w.router_map(apply, ours[-1])])
     w.thumbnail = [pictures[0].node]
     return w
