@@ -8,7 +8,7 @@ from devtools.server import Server
 NODES = {
     "LoadMoAAdapter", "SubjectEncode", "MoATextEncode", "ApplyMoA", "RouterVisualize", "MoALoadMini", "MoATrain",
     "MoASaveAdapter", "MoASubjectSettings", "MoASubjectBlend", "MoASubjectCombine", "MoALayerStrength", "MoASaveSubject", "MoALoadSubject",
-    "MoASubjectCrop", "MoAFaceEmbedding", "MoALoadFaceEmbedding",
+    "MoASubjectCrop", "MoAFaceEmbedding", "MoALoadFaceEmbedding", "MoALoadIPAdapter", "MoALoadEmbeds", "MoAAddSubjects",
 }  # fmt: skip
 
 
