@@ -97,7 +97,7 @@ class CacheShare:
                         f"Process {rank} has not advanced in its part of the cache for {self.patience / 60:g} minutes. It seems "
                         "to be lost. The same command resumes."
                     )
-            progress(self.others_done(folder))
+            progress(sum(int(report.get("done", 0)) for report, _ in seen.values()))
             if len(complete) == len(seen):
                 return {name: record for part in complete.values() for name, record in part.items()}
             time.sleep(EVERY / 4)
