@@ -53,5 +53,4 @@ def test_the_sweep_finds_what_it_looks_for(tmp_path: Path):
     }
     for wanted, read in outcomes.items():
         assert attempts.attempt(reader_that(read), tmp_path, b"x").startswith(wanted)
-    size = kept.pop().numel()
-    assert size == 600 * 2**18
+    assert len(kept) == 1
