@@ -1,6 +1,7 @@
-"""Adds to `locales/*/nodeDefs.json` what they lack, in English: `.venv/bin/python -m devtools.locales`.
+"""Brings `locales/*/nodeDefs.json` up to date: `.venv/bin/python -m devtools.locales` prints what remains to be translated.
 
-`locales/en` follows the nodes. The other languages keep their translations; what the nodes no longer have is removed.
+`locales/en` follows the nodes. The other languages keep their translations, except where the English text has changed: there, and where a text is
+missing, they get the English one. What the nodes no longer have is removed.
 """
 
 from __future__ import annotations
@@ -53,12 +54,24 @@ def texts(name: str, tooltip: str | None) -> Texts:
     return {"name": name, **({"tooltip": tooltip} if tooltip else {})}
 
 
-def completed(found: Texts, wanted: Texts) -> Texts:
-    """`wanted`, with the translations that are found."""
-    return {
-        key: completed(found.get(key, {}), text) if isinstance(text, dict) else found.get(key, text)
-        for key, text in wanted.items()
-    }
+def completed(found: Texts, wanted: Texts, before: Texts) -> Texts:
+    """`wanted`, with the translations that are found, where `before`, the English texts that they translate, is what is wanted."""
+
+    def text_of(key: str, text: Any) -> Any:
+        if isinstance(text, dict):
+            return completed(found.get(key, {}), text, before.get(key, {}))
+        return found.get(key, text) if before.get(key) == text else text
+
+    return {key: text_of(key, text) for key, text in wanted.items()}
+
+
+def untranslated(source: Texts, found: Texts, start: str = "") -> Iterator[str]:
+    """The names of the English texts in `found`: of sentences, and of inputs and outputs that are still called as in the code."""
+    for key, text in source.items():
+        if isinstance(text, dict):
+            yield from untranslated(text, found[key], f"{start}{key}.")
+        elif found[key] == text and (" " in text or "_" in text):
+            yield start + key
 
 
 def paths(tree: Texts, start: str = "") -> Iterator[str]:
@@ -86,12 +99,12 @@ def main() -> None:
         Server(host.find(), Path(sys.executable), Path(folder), packs=[ROOT], cpu=True) as server,
     ):
         wanted = english(server.object_info())
+    before = read_language("en")
     write_language("en", wanted)
     for language in sorted(path.name for path in FOLDER.iterdir() if path.name != "en"):
-        found = read_language(language)
-        added = set(paths(wanted)) - set(paths(found))
-        write_language(language, completed(found, wanted))
-        print(f"{language}: {len(added)} texts added in English")
+        write_language(language, completed(read_language(language), wanted, before))
+        for name in untranslated(wanted, read_language(language)):
+            print(f"{language}: {name}")
 
 
 if __name__ == "__main__":

@@ -154,8 +154,8 @@ class ApplyMoA(io.ComfyNode):
                     optional=True,
                     tooltip="Decides where each subject appears. learned: where the adapter's trained routers place it. attention: "
                     "where the model attends to its word. mask: in its region, from Subject Settings (MoA). constant: at every pixel, "
-                    "as with an ordinary IP-Adapter. automatic: learned if the adapter has routers, otherwise attention. IPAdapter_plus: for the "
-                    "pictures of that extension; it leaves out the middle block of newer models, which the last choice includes.",
+                    "as with an ordinary IP-Adapter. automatic: learned if the adapter has routers, otherwise attention. IPAdapter_plus: "
+                    "constant as in that extension, for the same pictures; it leaves out the middle block, which the last choice includes.",
                 ),
                 LayerStrengthSocket.Input(
                     "layer_strength", optional=True, tooltip="Factors of the strength for parts of the U-Net."
@@ -208,7 +208,7 @@ class ApplyMoA(io.ComfyNode):
                 SubjectSocket.Input(
                     "negative_subject",
                     optional=True,
-                    tooltip="Only for IP-Adapters: the negative prompt gets this picture in place of the empty one. Its word does not matter.",
+                    tooltip="Only for IP-Adapters: a subject whose picture the negative prompt gets in place of the empty one. Its word does not matter.",
                 ),
                 io.Float.Input(
                     "faceid_lora",
@@ -218,8 +218,8 @@ class ApplyMoA(io.ComfyNode):
                     step=0.05,
                     optional=True,
                     advanced=True,
-                    tooltip="Only for FaceID files: the strength of the LoRA in the file, which acts on the subject's pixels. 0: without it, "
-                    "if a LoRA loader applies it to the model.",
+                    tooltip="Only for FaceID files: the strength of the LoRA in the file, which acts on the subject's pixels. Use 0 if a LoRA "
+                    "loader applies it to the model.",
                 ),
             ],
             outputs=[

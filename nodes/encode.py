@@ -93,16 +93,16 @@ class SubjectEncode(io.ComfyNode):
                     default="mean",
                     optional=True,
                     advanced=True,
-                    tooltip="How several pictures become one subject. mean: their average. norm mean: that of their directions. add: their sum. "
-                    "subtract: the first without the others. Only for IP-Adapters: concat, the image tokens of all; one per frame, the "
-                    "first picture for the first picture of a batch or an animation, and so on.",
+                    tooltip="How several pictures become one subject. mean: the average. norm mean: the average of directions. add: the sum. "
+                    "subtract: the first without the mean of the others. Only for IP-Adapters: concat: the image tokens of all pictures. one "
+                    "per frame: the first picture for the first frame of an animation or picture of a batch, and so on.",
                 ),
                 io.Boolean.Input(
                     "before_projection",
                     default=False,
                     optional=True,
                     advanced=True,
-                    tooltip="Combines what the adapter reads instead of what it computes from it, as IPAdapter_plus does.",
+                    tooltip="Combines several pictures before the adapter's image projection instead of after it, as IPAdapter_plus does.",
                 ),
                 io.Float.Input(
                     "faceid_weight",
@@ -112,7 +112,7 @@ class SubjectEncode(io.ComfyNode):
                     step=0.05,
                     optional=True,
                     advanced=True,
-                    tooltip="Only for version 2 of FaceID Plus files: the weight of the picture beside the face embedding.",
+                    tooltip="Only for version 2 of FaceID Plus files: how strong the picture is beside the face embedding.",
                 ),
                 io.Combo.Input(
                     "noise",
@@ -120,8 +120,8 @@ class SubjectEncode(io.ComfyNode):
                     default=NO_NOISE,
                     optional=True,
                     advanced=True,
-                    tooltip="Adds noise to the pictures, for the negative_subject of Apply MoA. fade: a mixture with uniform noise. dissolve: "
-                    "single values become noise. gaussian: normal noise is added.",
+                    tooltip="Noise over the pictures, for a subject at negative_subject of Apply MoA. fade: the picture is mixed with uniform noise. "
+                    "dissolve: single values become noise. gaussian: normal noise is added.",
                 ),
                 io.Float.Input(
                     "noise_strength",
@@ -131,7 +131,7 @@ class SubjectEncode(io.ComfyNode):
                     step=0.05,
                     optional=True,
                     advanced=True,
-                    tooltip="Of the noise.",
+                    tooltip="How strong the noise is. 0: no noise.",
                 ),
             ],
             outputs=[SubjectSocket.Output(display_name="subject", tooltip="For MoA Text Encode (Prompt).")],

@@ -67,8 +67,8 @@ class MoASubjectSettings(io.ComfyNode):
                     default=LINEAR,
                     optional=True,
                     advanced=True,
-                    tooltip="Only for IP-Adapters: in which blocks of the U-Net the picture acts, by the names of IPAdapter_plus. linear: in "
-                    "all alike. style transfer and composition: in those that decide the one or the other.",
+                    tooltip="Only for IP-Adapters: the blocks of the U-Net in which the picture acts, by the names of IPAdapter_plus. linear: all "
+                    "alike. style transfer: without the blocks that decide the composition. composition: these blocks alone.",
                 ),
                 io.Combo.Input(
                     "embeds_scaling",
@@ -76,8 +76,8 @@ class MoASubjectSettings(io.ComfyNode):
                     default=V_ONLY,
                     optional=True,
                     advanced=True,
-                    tooltip="Only for IP-Adapters: on what the strength acts. V only: on the result. The others: on keys and values, as "
-                    "IPAdapter_plus has them.",
+                    tooltip="Only for IP-Adapters: what the strength multiplies. V only: the result of the attention. The others: keys and values, "
+                    "as in IPAdapter_plus.",
                 ),
                 LayerStrengthSocket.Input(
                     "layer_strength",
@@ -89,8 +89,8 @@ class MoASubjectSettings(io.ComfyNode):
                     default="",
                     optional=True,
                     advanced=True,
-                    tooltip="Only for IP-Adapters: factors of the strength for the pictures of a batch or an animation, in order: '0, 0.5, "
-                    "1'. The last holds for all further ones. A list of numbers may be connected, too.",
+                    tooltip="Only for IP-Adapters: factors of the strength for the pictures of a batch or the frames of an animation, in order: "
+                    "'0, 0.5, 1'. The last one holds for all further ones. A list of numbers may be connected, too.",
                 ),
             ],
             outputs=[SubjectSocket.Output(display_name="subject", tooltip="Connect it to MoA Text Encode (Prompt).")],
