@@ -45,16 +45,11 @@ def _run(suite: str, files: list[str], host: Path, arguments: list[str]) -> str 
     report = REPORTS / f"{suite}.xml"
     report.unlink(missing_ok=True)
     report.parent.mkdir(parents=True, exist_ok=True)
-    command = [
-        "-m",
-        "pytest",
-        *files,
-        f"--junitxml={report}",
-        f"--numprocesses={WORKERS}",
-        "--dist=loadfile",
-        *arguments,
-    ]
-    threads = str(CORES // WORKERS)
+    # Arguments choose single tests or look into them: these run in one process, whose output `-s` and `--pdb` show.
+    workers = 1 if arguments else WORKERS
+    shared = [f"--numprocesses={workers}", "--dist=loadfile"] if workers > 1 else []
+    command = ["-m", "pytest", *files, f"--junitxml={report}", *shared, *arguments]
+    threads = str(CORES // workers)
     code = venv.run(*command, cwd=ROOT, COMFYUI_PATH=str(host), HF_HUB_OFFLINE="1", OMP_NUM_THREADS=threads)
     if code:
         return "no test ran" if code == 5 else f"pytest ended with code {code}"

@@ -1,6 +1,6 @@
 """The preset beside the real IPAdapter_plus, where its checkout is given; the differences go into docs/from-ipadapter-plus.md.
 
-    IPADAPTER_PLUS=<checkout> python dev.py test comfy -- tests/comfy/test_real_pack.py
+    IPADAPTER_PLUS=<checkout> python dev.py test comfy -- -k real_pack
 
 Tiny models with the real widths of text, which the extension recognises kinds by. Its FaceID kinds need InsightFace, and are not among them.
 """
