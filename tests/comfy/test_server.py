@@ -35,7 +35,8 @@ def test_every_input_has_a_tooltip_and_every_node_can_be_searched(server: Server
 
 def test_help_pages_are_served(server: Server):
     for name in NODES:
-        assert len(server.fetch(f"/extensions/moa-attention/docs/{name}.md")) > 200, name
+        for page in (f"{name}.md", f"{name}/zh.md"):
+            assert len(server.fetch(f"/extensions/moa-attention/docs/{page}")) > 200, page
 
 
 def test_a_prompt_runs_and_its_picture_can_be_had(server: Server):
