@@ -18,6 +18,7 @@ from .host.model.patch import apply_adapter
 from .host.node_text import NodeText
 from .host.pictures.live_map import LiveMap
 from .host.prompts.negative_image import AS_PUBLISHED, NEGATIVE_IMAGES, NegativeImage
+from .host.prompts.tiles import check_no_tiles
 from .sockets import (
     CATEGORY,
     AdapterSocket,
@@ -78,10 +79,11 @@ def layer_factors(
 def fitting_negative(adapter: LoadedAdapter, subject: Subject | None) -> Subject | None:
     """The connected negative subject; None without a picture.
 
-    Raises: ValueError when the adapter has no image prompts, or the subject was encoded with another adapter.
+    Raises: ValueError when the adapter has no image prompts, the subject is in tiles, or it was encoded with another adapter.
     """
     if subject is None or subject.absent:
         return None
+    check_no_tiles([subject])
     if not subject.tokens or subject.encoder != adapter.encoder:
         raise ValueError(
             f"'negative_subject' of 'Apply MoA' must be encoded with the applied adapter, which must be an IP-Adapter. The subject "

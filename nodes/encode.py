@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -10,18 +9,17 @@ from comfy_api.latest import io
 
 from ..moa_attention.subjects.masks import as_masks
 from ..moa_attention.subjects.mixing import COMBINE_MODES, CombineMode
-from ..moa_attention.subjects.mixing import combine as combine_features
 from ..moa_attention.subjects.noise import NOISE_KINDS, NoiseKind, add_noise
 from ..moa_attention.subjects.pictures import as_pictures
 from .host.pictures.boxes import find_candidates
 from .host.pictures.crops import WHOLE, crop_pictures
-from .host.pictures.encoded import encode_once
-from .host.pictures.vision import CROP_FACE, FITS, PAD, VERSIONS, Reference
+from .host.pictures.subject_encoding import FRAMES, subject_in_tiles, subject_of
+from .host.pictures.vision import CROP_CENTRE, CROP_FACE, FITS, PAD, TILES, VERSIONS, Reference, clip_squares
 from .host.prompts.prompt_words import word_of_prompt
 from .sockets import CATEGORY, AdapterSocket, FaceSocket, LoadedAdapter, Subject, SubjectSocket
 
 TITLE = "Encode Subject (MoA)"
-FRAMES, NO_NOISE = "one per frame", "none"
+NO_NOISE, BLURRED = "none", ", blurred"
 FACE_MARGIN = 0.6
 """Room around a face, as Crop Subject (MoA) has it by default."""
 
@@ -85,7 +83,8 @@ class SubjectEncode(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip="How a picture becomes the square that a CLIP vision model sees. pad: all of it, with grey at the sides. crop "
-                    "centre: its middle, as in IPAdapter_plus. crop face: the face, with room around it, if OpenCV is installed.",
+                    "centre: its middle, as in IPAdapter_plus. crop face: the face, with room around it, if OpenCV is installed. tiles: up to four squares, each of which acts "
+                    "on its part of the new picture; only for IP-Adapters, and for Add Subjects (MoA).",
                 ),
                 io.Combo.Input(
                     "combine",
@@ -116,12 +115,13 @@ class SubjectEncode(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "noise",
-                    options=[NO_NOISE, *NOISE_KINDS],
+                    options=[NO_NOISE, *NOISE_KINDS, *(kind + BLURRED for kind in NOISE_KINDS)],
                     default=NO_NOISE,
                     optional=True,
                     advanced=True,
                     tooltip="Noise over the pictures, for a subject at negative_subject of Apply MoA. fade: the picture is mixed with uniform noise. "
-                    "dissolve: single values become noise. gaussian: normal noise is added.",
+                    "dissolve: single values become noise. gaussian: normal noise is added. shuffle: the picture is warped and upside down, too. "
+                    "blurred: all of it is blurred a little.",
                 ),
                 io.Float.Input(
                     "noise_strength",
@@ -159,22 +159,17 @@ class SubjectEncode(io.ComfyNode):
         if not len(images) or (face is not None and not len(face)):  # no picture shows the subject
             return io.NodeOutput(Subject(word, occurrence, torch.zeros(0, 0), adapter.encoder))
         pictures, masks = as_pictures(images, TITLE), None if mask is None else as_masks(mask, TITLE)
-        if noise != NO_NOISE:
-            pictures = add_noise(pictures[..., :3].float(), cast("NoiseKind", noise), noise_strength)
         if fit == CROP_FACE:
             pictures, masks = face_crops(pictures, masks), None
+        if noise != NO_NOISE:
+            kind = noise.removesuffix(BLURRED)
+            if fit != TILES:
+                pictures, masks, fit = clip_squares(pictures, masks, fit), None, CROP_CENTRE
+            pictures = add_noise(pictures.float(), cast("NoiseKind", kind), noise_strength, noise.endswith(BLURRED))
         before = cast("CombineMode", combine) if before_projection and combine != FRAMES else None
         reference = Reference(pictures, masks, clip_vision, face, faceid_plus, faceid_weight, fit, before)
-        each, negative = encode_once(adapter, reference, word)
-        made = Subject(word, occurrence, each[:1], adapter.encoder, tokens=tokens_in(adapter, each))
-        check_combination(made, combine)
-        together = (
-            each
-            if combine == FRAMES
-            else combine_features(list(each.split(1)), [1.0] * len(each), cast("CombineMode", combine))
-        )
-        made = made.with_features(together)
-        return io.NodeOutput(replace(made, negative=negative))
+        encode = subject_in_tiles if fit == TILES else subject_of
+        return io.NodeOutput(encode(adapter, reference, word, occurrence, combine))
 
 
 def face_crops(pictures: torch.Tensor, masks: torch.Tensor | None) -> torch.Tensor:
@@ -188,18 +183,3 @@ def face_crops(pictures: torch.Tensor, masks: torch.Tensor | None) -> torch.Tens
             f"'fit' of '{TITLE}' is '{CROP_FACE}', but {found.problem}. Choose another 'fit', or connect 'Crop Subject (MoA)'."
         )
     return crop_pictures(pictures, found, "largest first", 1, FACE_MARGIN, WHOLE)[0]
-
-
-def check_combination(subject: Subject, combine: str) -> None:
-    """Raises: ValueError when a way to combine pictures needs image tokens, which the subject does not have."""
-    if not subject.tokens and combine in ("concat", FRAMES):
-        raise ValueError(
-            f"'{combine}' needs image tokens, and the adapter encodes '{subject.word}' as one feature. In '{TITLE}', set 'combine' to "
-            "'mean' or 'norm mean'."
-        )
-
-
-def tokens_in(adapter: LoadedAdapter, features: torch.Tensor) -> int:
-    """Image tokens of a feature (1,F); 0 where it is one feature."""
-    module = adapter.patcher.model
-    return features.shape[-1] // module.config.text_width if module.feature_is_tokens else 0

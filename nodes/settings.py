@@ -59,7 +59,7 @@ class MoASubjectSettings(io.ComfyNode):
                     "region",
                     optional=True,
                     tooltip="The area of the new picture that the subject may occupy, stretched to the picture's size. Every router of "
-                    "Apply MoA respects it; the router 'mask' requires it.",
+                    "Apply MoA respects it; the router 'mask' requires it. A batch of masks: one for each picture of a batch or an animation.",
                 ),
                 io.Combo.Input(
                     "weight_type",
@@ -111,7 +111,7 @@ class MoASubjectSettings(io.ComfyNode):
     ) -> io.NodeOutput:
         if subject.absent:
             return io.NodeOutput(subject)
-        area = None if region is None else one_region(subject, region)
+        area = None if region is None else checked_region(subject, region)
         style = Style(weight_type, embeds_scaling, layer_strength, frame_weights(weights))
         plain = (weight_type, embeds_scaling, layer_strength, style.weights) == (LINEAR, V_ONLY, None, ())
         if not subject.tokens and (strength < 0 or not plain):
@@ -142,20 +142,15 @@ def frame_weights(weights: str | list[float]) -> tuple[float, ...]:
     return numbers
 
 
-def one_region(subject: Subject, region: torch.Tensor) -> torch.Tensor:
-    """The region of a subject, (H,W).
+def checked_region(subject: Subject, region: torch.Tensor) -> torch.Tensor:
+    """The region of a subject, (h,w), or (P,h,w) of several masks.
 
-    Raises: ValueError when there are several masks, or nothing is painted.
+    Raises: ValueError when nothing is painted.
     """
     masks = as_masks(region, "Subject Settings (MoA)", "region")
-    if len(masks) > 1:
-        raise ValueError(
-            f"'Subject Settings (MoA)' received {len(masks)} masks as the region of subject '{subject.word}', which has one region "
-            "for all pictures. Select one mask of the batch, or combine them."
-        )
     if not masks.any():
         raise ValueError(
             f"The region of subject '{subject.word}' is empty: it is black everywhere. In 'Subject Settings (MoA)', connect a "
             "mask of the area that the subject may occupy, or disconnect 'region'."
         )
-    return masks[0].cpu()
+    return (masks if len(masks) > 1 else masks[0]).cpu()

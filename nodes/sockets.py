@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from comfy_api.latest import io
 from torch import Tensor
@@ -50,9 +50,19 @@ class SubjectSettings:
     end: float = 1.0
     """The window in which the subject is active, as parts of sampling in [0,1]."""
     region: Tensor | None = None
-    """(h,w) on the CPU in [0,1], the area of the picture that the subject may occupy; None: all of it."""
+    """(h,w) on the CPU in [0,1], the area of the picture that the subject may occupy; None: all of it. (P,h,w) of several frames, of which
+    the last holds for all further ones."""
     style: Style = PLAIN_STYLE
     """Only of subjects with image tokens."""
+
+
+class Tile(NamedTuple):
+    """A part of a reference picture, which acts on the same part of the result."""
+
+    features: Tensor
+    """As those of a subject."""
+    area: Tensor
+    """(h,w) on the CPU, 1 in its part of the picture."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,8 @@ class Subject:
     """Whether it belongs to the whole prompt, and the word is only its name."""
     negative: Tensor | None = None
     """(1,F') what negative prompts get in place of the features, as published for this kind of image prompt; None: not known."""
+    tiles: tuple[Tile, ...] = ()
+    """Of a picture that was encoded in tiles, which prompts list as a subject each; the features are then those of the first."""
 
     def with_features(self, features: Tensor) -> Subject:
         """The same subject with other features of the same adapter; the number of tokens follows from their width."""

@@ -152,6 +152,7 @@ class Chains:
         made = self.graph.add("ApplyMoA", "Apply MoA", inputs, node)
         self.report.became(node, "ApplyMoA", "MoAAddSubjects")
         self.graph.redirect(Link(node, 0), Link(made, 0))
+        self.without_tiles(node, given)
         if not uses:
             self.report.differs(
                 node, ["no sampler was found behind it; add its subjects to the prompt with 'Add Subjects (MoA)'"]
@@ -164,6 +165,16 @@ class Chains:
                 self.added[source, tuple(subjects)] = Link(added, 0)
             self.graph.connect(use, self.added[source, tuple(subjects)])
         return None
+
+    def without_tiles(self, node: str, given: dict[str, Any]) -> None:
+        """What shows the tiles of a picture gets the picture."""
+        outputs = (
+            {"tiles": given.get("image"), "masks": given.get("attn_mask")} if "Tiled" in self.graph.kind(node) else {}
+        )
+        for slot, (name, source) in enumerate(outputs.items(), start=1):
+            if self.graph.users(Link(node, slot)):
+                self.graph.redirect(Link(node, slot), source)
+                self.report.differs(node, [f"the output '{name}' is the whole {'picture' if slot == 1 else 'mask'}"])
 
     def negative(self, node: str, given: dict[str, Any]) -> dict[str, Any]:
         """The negative picture of an apply node, as an input of Apply MoA."""

@@ -71,6 +71,8 @@ def settings(given: dict[str, Any], kind: str, weight: Any) -> Differences:
     }  # fmt: skip
     if given.get("enhance_tiles", 1) != 1:
         notes.append("enhance_tiles and enhance_ratio are not carried over")
+    if given.get("sharpening"):
+        notes.append(f"sharpening {given['sharpening']} is not carried over")
     return Differences(inputs, notes)
 
 
@@ -96,7 +98,8 @@ def weights_of_frames(given: dict[str, Any], reverse: bool) -> list[float] | Non
 def encoding(given: dict[str, Any], kind: str) -> dict[str, Any]:
     """The inputs of Encode Subject for the pictures of a node."""
     several = "one per frame" if kind.endswith("Batch") else given.get("combine_embeds", "concat")
-    inputs = {"word": WORD, "fit": "crop centre", "combine": COMBINE.get(several, several), "before_projection": True}
+    fit = "tiles" if kind.startswith("IPAdapterTiled") else "crop centre"
+    inputs = {"word": WORD, "fit": fit, "combine": COMBINE.get(several, several), "before_projection": True}
     return inputs | ({"faceid_weight": given["weight_faceidv2"]} if "weight_faceidv2" in given else {})
 
 

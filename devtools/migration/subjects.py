@@ -10,8 +10,8 @@ from .ours import SUBJECTS
 from .report import Report
 from .theirs import LOADERS
 
-NOISE = ("fade", "dissolve", "gaussian")
-"""Kinds of noise with a counterpart."""
+BLUR = 5
+"""Of noise with blur, in pixels."""
 RECOGNISER = "the InsightFace loader still comes from IPAdapter_plus; that of any pack does"
 Key = tuple[Any, ...]
 
@@ -120,15 +120,12 @@ class Subjects:
             return {}
         given = self.graph.inputs(image.node)
         picture = given.get("image_optional") or Link(self.graph.add("EmptyImage", "Black picture", {}, image.node), 0)
-        kind = given.get("type", "fade")
-        lost = [] if kind in NOISE else [f"noise '{kind}' becomes '{NOISE[0]}'"]
-        self.report.differs(
-            image.node, lost + ([f"blur {given['blur']} is not carried over"] if given.get("blur") else [])
-        )
+        kind, blurred = given.get("type", "fade"), given.get("blur", 0) // 2 * 2 + 1 if given.get("blur") else 0
+        self.report.differs(image.node, [f"blur {given['blur']} becomes {BLUR}"] if blurred not in (0, BLUR) else [])
         self.report.became(image.node, "SubjectEncode")
         return {
             "images": picture,
-            "noise": kind if kind in NOISE else NOISE[0],
+            "noise": f"{kind}, blurred" if blurred else kind,
             "noise_strength": given.get("strength", 1.0),
         }
 

@@ -25,6 +25,8 @@ APPLY: dict[str, tuple[str, ...]] = {
     "IPAdapterPreciseCompositionBatch": SHAPE,
     "IPAdapterStyleComposition": ("weight_style", "weight_composition", "expand_style", "combine_embeds", *ENDS, "embeds_scaling"),
     "IPAdapterStyleCompositionBatch": ("weight_style", "weight_composition", "expand_style", *ENDS, "embeds_scaling"),
+    "IPAdapterTiled": ("weight", "weight_type", "combine_embeds", *ENDS, "sharpening", "embeds_scaling"),
+    "IPAdapterTiledBatch": ("weight", "weight_type", *ENDS, "sharpening", "embeds_scaling", "encode_batch_size"),
     "IPAdapterEmbeds": ("weight", "weight_type", *ENDS, "embeds_scaling"),
     "IPAdapterFromParams": ("combine_embeds", "embeds_scaling"),
 }  # fmt: skip
@@ -57,7 +59,6 @@ HELPERS: dict[str, tuple[str, ...]] = {
 }
 WIDGETS = {**APPLY, **LOADERS, **HELPERS}
 LEFT = {
-    **dict.fromkeys(("IPAdapterTiled", "IPAdapterTiledBatch"), "tiles of a picture, each in its part of the result"),
     **dict.fromkeys(
         (
             "IPAdapterEmbedsBatch", "IPAdapterWeightsFromStrategy", "IPAdapterPromptScheduleFromWeightsStrategy",

@@ -42,6 +42,12 @@ def fit_to_square(picture: Tensor, side: int) -> Tensor:
     return resized(padded, (side, side))
 
 
+def centre_of(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+    """The middle of pictures, of size (h, w): (K,C,H,W) -> (K,C,h,w)."""
+    top, left = (round((whole - part) / 2) for whole, part in zip(pictures.shape[-2:], size, strict=True))
+    return pictures[..., top : top + size[0], left : left + size[1]]
+
+
 def resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
     """(3,h,w) -> (3,H,W), bilinear with antialiasing."""
     return F.interpolate(picture[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0]

@@ -77,7 +77,7 @@ class Prompt:
     weight_type: str = "linear"
     scaling: str = "V only"
     mask: Tensor | None = None
-    """(n,H,W)"""
+    """(n,H,W) of n frames; the last holds for all further ones."""
     window: tuple[float, float] = (math.inf, 0.0)
     """Noise levels between which it is active."""
     per_frame: bool = False
@@ -130,7 +130,8 @@ class Prompt:
         h, w = options["original_shape"][-2:]
         rows = round(h / math.sqrt(h * w / pixels))
         mask = F.interpolate(self.mask[:, None], size=(rows, pixels // rows), mode="bilinear")[:, 0]
-        return mask.expand(batch, -1, -1).repeat(prompts, 1, 1).flatten(1)[..., None]
+        mask = torch.cat([mask, mask[-1:].expand(max(0, batch - len(mask)), -1, -1)])[:batch]
+        return mask.repeat(prompts, 1, 1).flatten(1)[..., None]
 
 
 @dataclass

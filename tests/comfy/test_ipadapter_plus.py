@@ -178,6 +178,18 @@ def test_windows_masks_and_batches():
     assert_equal(found, published, ours(found, settings(found.subject, 1.0, 0.1, 0.8, region=mask), **once))
 
 
+@pytest.mark.parametrize("weight_type", ["linear", "style transfer precise"])
+def test_a_mask_for_each_frame(weight_type: str):
+    found = made("sd15", "base")
+    masks = torch.rand(2, 12, 16, generator=torch.Generator().manual_seed(2))
+    once = {"cfg": 4.0, "size": (8, 8, 3)}
+    published = theirs(found, [prompt(found, mask=masks, weight_type=weight_type)], **once)
+    subject = settings(found.subject, region=masks, weight_type=weight_type)
+    assert_equal(found, published, ours(found, subject, **once))
+    with subjects.one_by_one(found.family.model):
+        assert subjects.rms_difference(published, ours(found, subject, **once)) < 1e-5
+
+
 def test_a_weight_and_a_picture_for_each_frame():
     found, context = made("sd15", "base"), made("sd15", "base").family.context
     features = torch.cat([found.subject.features, found.subject.features.flip(1)])

@@ -48,6 +48,6 @@ def test_a_mask_of_every_shape_gives_the_same(adapter: Any, node: Callable[[Any,
         node(adapter, mask.expand(1, 3, 32, 24))
 
 
-def test_a_subject_has_one_region():
-    with pytest.raises(ValueError, match="received 2 masks as the region of subject 'man'"):
-        region(None, torch.ones(2, 8, 8))
+def test_several_masks_are_the_regions_of_several_frames():
+    masks = torch.stack([torch.zeros(8, 8), torch.ones(8, 8)])
+    assert torch.equal(region(None, masks), masks)

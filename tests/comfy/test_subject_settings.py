@@ -162,6 +162,23 @@ def test_each_subject_has_a_region_of_its_own(family: Family):
     assert subjects.difference(pair(left, 1 - left), pair(left, left)) > 1e-3
 
 
+@pytest.mark.parametrize("router", [None, MaskRouter()], ids=["learned", "mask"])
+def test_a_region_for_each_picture_of_a_batch(family: Family, router: MaskRouter | None):
+    """The first two pictures have a region each; the last holds for all further ones."""
+    masks = torch.zeros(2, 8, 8)
+    masks[0, :, :4], masks[1, :, 4:] = 1, 1
+    model, size = family.attach(router=router), (16, 16, 3)
+
+    def sampled(region: Tensor) -> Tensor:
+        return family.sample(model, prompt(family, {MAN: encoded(11, 0.5, 0.0, 1.0, region=region)}), size=size)
+
+    left, right, both = sampled(masks[:1]), sampled(masks[1:]), sampled(masks)
+    expected = torch.cat([left[:1], right[1:]])
+    assert subjects.difference(expected, both) < 1e-4 < 1e-3 < subjects.difference(left, right)
+    with subjects.one_by_one(family.model):
+        assert subjects.difference(expected, sampled(masks)) < 1e-4
+
+
 def test_mask_without_regions_is_refused_before_sampling(family: Family):
     model = family.attach(router=MaskRouter())
     with pytest.raises(ValueError, match="router of 'Apply MoA' is 'mask', but a subject of the prompt has no region"):

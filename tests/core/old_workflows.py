@@ -14,9 +14,10 @@ OUTPUTS = {
     "IPAdapterModelLoader": ("IPADAPTER",), "IPAdapterEncoder": ("EMBEDS", "EMBEDS"), "IPAdapterCombineEmbeds": ("EMBEDS",),
     "IPAdapterLoadEmbeds": ("EMBEDS",), "IPAdapterSaveEmbeds": (), "IPAdapterCombineParams": ("IPADAPTER_PARAMS",),
     "IPAdapterRegionalConditioning": ("IPADAPTER_PARAMS", "CONDITIONING", "CONDITIONING"), "PrepImageForClipVision": ("IMAGE",),
-    "IPAdapterFaceID": ("MODEL", "IMAGE"), "IPAdapterTiled": ("MODEL", "IMAGE", "MASK"),
+    "IPAdapterFaceID": ("MODEL", "IMAGE"), "IPAdapterFaceIDKolors": ("MODEL", "IMAGE"),
     **dict.fromkeys(("IPAdapterUnifiedLoader", "IPAdapterUnifiedLoaderFaceID"), ("MODEL", "IPADAPTER")),
     "IPAdapterNoise": ("IMAGE",), "IPAdapterWeights": ("FLOAT", "FLOAT", "INT", "IMAGE", "IMAGE"), **{kind: ("MODEL",) for kind in APPLY if kind != "IPAdapterFaceID"},
+    **dict.fromkeys(("IPAdapterTiled", "IPAdapterTiledBatch"), ("MODEL", "IMAGE", "MASK")),
 }  # fmt: skip
 """Types of outputs by the kind of node."""
 CORE_WIDGETS = {

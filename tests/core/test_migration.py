@@ -308,14 +308,23 @@ def test_faces():
     assert "IPAdapterInsightFaceLoader" in kinds(prompt) and any("InsightFace" in line for line in lines)
 
 
-def test_a_negative_picture_with_noise():
+@pytest.mark.parametrize(
+    ("kind", "blur", "wanted", "listed"),
+    [
+        ("dissolve", 0, "dissolve", []),
+        ("shuffle", 4, "shuffle, blurred", []),
+        ("fade", 9, "fade, blurred", ["blur 9 becomes 5"]),
+    ],
+)
+def test_a_negative_picture_with_noise(kind: str, blur: int, wanted: str, listed: list[str]):
     old = Studio()
-    noise = old.add("IPAdapterNoise", image_optional=old.picture("ben.png"), type="dissolve", strength=0.3, blur=0)
+    noise = old.add("IPAdapterNoise", image_optional=old.picture("ben.png"), type=kind, strength=0.3, blur=blur)
     old.sample(old.advanced(old.model, old.unified(), old.picture(), image_negative=noise))
     prompt, lines = migrated(old)
     negative = behind(prompt, only(prompt, "ApplyMoA")["negative_subject"])
-    assert (negative["noise"], negative["noise_strength"], negative["images"]) == ("dissolve", 0.3, ["5", 0])
-    assert "IPAdapterNoise" not in kinds(prompt) and not any(line.startswith("different") for line in lines)
+    assert (negative["noise"], negative["noise_strength"], negative["images"]) == (wanted, 0.3, ["5", 0])
+    assert "IPAdapterNoise" not in kinds(prompt)
+    assert [line.partition("(6): ")[2] for line in lines if line.startswith("different")] == listed
 
 
 def test_a_style_and_a_composition():
@@ -419,15 +428,35 @@ def test_knobs_without_a_counterpart_are_listed(changed: dict[str, Any], listed:
     assert lines == ([f"different: 'IPAdapterClipVisionEnhancer' (7): {listed}"] if listed else [])
 
 
-def test_tiles_stay_and_a_picture_is_cut_by_the_host():
+def test_tiles():
+    old = Studio()
+    tiled = old.add("IPAdapterTiled", model=old.model, ipadapter=old.unified(), image=old.picture("ben.png"), weight=0.7,
+                    weight_type="ease in", combine_embeds="average", start_at=0.0, end_at=1.0, sharpening=0.2, embeds_scaling="K+V")  # fmt: skip
+    old.sample(tiled)
+    old.add("PreviewImage", images=Out(tiled.node, 1))
+    prompt, lines = migrated(old)
+    encode, settings = only(prompt, "SubjectEncode"), only(prompt, "MoASubjectSettings")
+    assert (encode["fit"], encode["combine"], encode["before_projection"]) == ("tiles", "mean", True)
+    assert (settings["strength"], settings["weight_type"], settings["embeds_scaling"]) == (0.7, "ease in", "K+V")
+    assert only(prompt, "PreviewImage")["images"] == encode["images"] == ["6", 0]
+    assert [line.partition("(7): ")[2] for line in lines if line.startswith("different")] == [
+        "sharpening 0.2 is not carried over",
+        "the output 'tiles' is the whole picture",
+    ]
+    assert not any("IPAdapter" in kind for kind in kinds(prompt) if kind != "MoALoadIPAdapter")
+
+
+def test_kolors_stays_and_a_picture_is_cut_by_the_host():
     old = Studio()
     loader = old.unified()
     prepared = old.add(
         "PrepImageForClipVision", image=old.picture(), interpolation="LANCZOS", crop_position="center", sharpening=0.0
     )
     old.sample(old.advanced(old.model, loader, prepared))
-    tiled = old.add("IPAdapterTiled", model=old.model, ipadapter=loader, image=old.picture("ben.png"), weight=1.0)
-    old.sample(tiled)
+    kolors = old.add(
+        "IPAdapterFaceIDKolors", model=old.model, ipadapter=loader, image=old.picture("ben.png"), weight=1.0
+    )
+    old.sample(kolors)
     prompt, lines = migrated(old)
     scaled = only(prompt, "ImageScale")
     assert (scaled["width"], scaled["height"], scaled["crop"], scaled["upscale_method"]) == (
@@ -436,8 +465,8 @@ def test_tiles_stay_and_a_picture_is_cut_by_the_host():
         "center",
         "lanczos",
     )
-    assert only(prompt, "IPAdapterTiled")["ipadapter"] == ["5", 1]
-    assert "not migrated: 'IPAdapterTiled' (12): tiles of a picture, each in its part of the result" in lines
+    assert only(prompt, "IPAdapterFaceIDKolors")["ipadapter"] == ["5", 1]
+    assert "not migrated: 'IPAdapterFaceIDKolors' (12): Kolors" in lines
 
 
 def test_a_bypassed_node_stays():

@@ -15,6 +15,7 @@ from ....moa_attention.formats.subject import TEXT_LENGTH, StoredSubject, load_s
 from ....moa_attention.pictures import to_image
 from ....moa_attention.subjects.reference import GREY, fit_to_square
 from ...sockets import Subject
+from ..prompts.tiles import check_no_tiles
 from .folders import SUBJECTS, new_file, subject_path
 
 THUMBNAIL = 256
@@ -24,7 +25,7 @@ THUMBNAIL = 256
 def store_subject(subject: Subject, prefix: str, pictures: Tensor | None, licence: str = "") -> Path:
     """Write a subject, without its settings, to a new file; the first of the pictures (B,H,W,3) becomes the thumbnail.
 
-    Raises: ValueError when the subject has no picture, or one for each frame; as `new_file`.
+    Raises: ValueError when the subject has no picture, is in tiles, or has a picture for each frame; as `new_file`.
     """
     if subject.absent:
         raise ValueError(
@@ -36,6 +37,7 @@ def store_subject(subject: Subject, prefix: str, pictures: Tensor | None, licenc
             f"'{subject.word}' has a picture for each frame, and a file holds one subject. Save it with another 'combine' in 'Encode Subject "
             "(MoA)'."
         )
+    check_no_tiles([subject])
     note = licence_note(licence)
     path = new_file(SUBJECTS, prefix)
     thumbnail = make_thumbnail(pictures[0]) if pictures is not None and len(pictures) else None

@@ -164,6 +164,7 @@ def open_call(
     adapter, styles = cast("Adapter", adapters[0].model), settings.subjects.styles
     shown = views_of_call(mine.pixels, mine.run, rows, (x.shape[-2], x.shape[-1]), options)
     frames = frames_shown(shown[0])
+    mine = mine._replace(barred=styles.barred_at(mine.barred, mine.terms, frames))
     if styles.by_frame(mine.terms):
         by_frame = styles.features(cast("Tensor", mine.features), mine.terms, frames)
         payload = payload._replace(features=payload.features.index_copy(0, rows, by_frame))

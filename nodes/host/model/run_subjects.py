@@ -13,7 +13,8 @@ from torch import Tensor
 from ....moa_attention.run.listener import CallInfo, RunListener
 from ...sockets import Subject
 from ..prompts.conditioning import SOURCES
-from ..prompts.styles import NumberedStyles
+from ..prompts.styles import NumberedStyles, frames_shown
+from ..prompts.subject_regions import frames_of_region
 
 
 class RunSubjects(RunListener):
@@ -56,18 +57,24 @@ class RunSubjects(RunListener):
         """Of a call's rows on a grid, (R,S,h,w), as `region_at`."""
         rows = [self.by_slot(cast("int", prompt)) for prompt in call.prompts]
         each = [[*row[: call.count], *[None] * (call.count - len(row))] for row in rows]
+        frames, device = frames_shown(call.views), call.slots.device
 
         def on(grid: tuple[int, int]) -> Tensor:
-            return torch.stack([torch.stack([self.region_at(s, grid, call.slots.device) for s in row]) for row in each])
+            shown = zip(each, frames, strict=True)
+            return torch.stack(
+                [torch.stack([self.region_at(s, frame, grid, device) for s in row]) for row, frame in shown]
+            )
 
         return on
 
-    def region_at(self, subject: Subject | None, grid: tuple[int, int], device: torch.device) -> Tensor:
-        """Where a subject may have a share on a grid, (h,w), read off its mask at the grid's points as IPAdapter_plus does."""
+    def region_at(self, subject: Subject | None, frame: int, grid: tuple[int, int], device: torch.device) -> Tensor:
+        """Where a subject may have a share in a frame on a grid, (h,w), read off its mask at the grid's points as IPAdapter_plus does."""
         region = None if subject is None else subject.settings.region
-        key = (id(region), grid, device)
+        frame = min(frame, frames_of_region(region) - 1)
+        key = (id(region), frame, grid, device)
         if key not in self.masks:
             mask = torch.ones(1, 1) if region is None else region.float()
+            mask = mask[frame] if mask.ndim == 3 else mask
             points = F.interpolate(mask[None, None], size=grid, mode="bilinear")[0, 0]
             self.masks[key] = points.to(device, non_blocking=True)
         return self.masks[key]

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ....moa_attention.subjects.mixing import BlendPath, CombineMode, blend, combine, repeat_to_common_width
 from ...sockets import Subject
+from ..prompts.tiles import check_no_tiles
 
 
 def combine_subjects(subjects: Sequence[Subject], mode: CombineMode, weights: str) -> Subject:
@@ -68,6 +69,7 @@ def blend_subjects(first: Subject, second: Subject, amount: float, path: BlendPa
 
 def check_same_encoder(subjects: Sequence[Subject]) -> None:
     """Raises: ValueError when the features of subjects cannot be mixed."""
+    check_no_tiles(subjects)
     by_frame = [s.word for s in subjects if len(s.features) > 1]
     if by_frame:
         raise ValueError(

@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import comfy.model_management
 import torch
+import torch.nn.functional as F
 from comfy.clip_vision import clip_preprocess
 from torch import Tensor
 
 from ....moa_attention.adapters.base import FACE_INPUTS, EncoderInput
 from ....moa_attention.subjects.mixing import CombineMode, combine_inputs
-from ....moa_attention.subjects.reference import prepare_reference
+from ....moa_attention.subjects.reference import centre_of, prepare_reference
 from ...sockets import LoadedAdapter
 from ..files.clip_files import fitting_files_hint
 
@@ -21,9 +22,9 @@ CLIP_OUTPUTS: dict[EncoderInput, str] = {"embedding": "image_embeds", "patches":
 """Inputs of adapters by the host's names for the outputs of a CLIP vision model."""
 UNIT = 1e-3
 """By how much the length of a normalised face embedding may differ from 1, as half precision rounds it."""
-PAD, CROP_CENTRE, CROP_FACE = "pad", "crop centre", "crop face"
-FITS = (PAD, CROP_CENTRE, CROP_FACE)
-"""How a picture becomes a square: with grey at its sides, by its middle, or by the face in it."""
+PAD, CROP_CENTRE, CROP_FACE, TILES = "pad", "crop centre", "crop face", "tiles"
+FITS = (PAD, CROP_CENTRE, CROP_FACE, TILES)
+"""How a picture becomes a square: with grey at its sides, by its middle, by the face in it; or several squares."""
 VERSIONS = {"2": 1.0, "1": 0.0}
 """Of FaceID Plus files, whose two versions have the same tensors: the weight of the face's own tokens."""
 
@@ -151,6 +152,16 @@ def pictures_for(adapter: LoadedAdapter, reference: Reference) -> Tensor:
     if reference.fit == CROP_CENTRE and reference.masks is None:
         return reference.images[..., :3].float()  # the host's preprocessing cuts out the middle
     return prepare_reference(reference.images, reference.masks, CLIP_PICTURE).movedim(1, -1)
+
+
+def clip_squares(images: Tensor, masks: Tensor | None, fit: str) -> Tensor:
+    """Pictures (K,H,W,3) -> (K,224,224,3) as a CLIP vision model sees them, before its normalisation."""
+    if fit != CROP_CENTRE or masks is not None:
+        return prepare_reference(images, masks, CLIP_PICTURE).movedim(1, -1)
+    pictures = images[..., :3].float().movedim(-1, 1)
+    side, size = min(pictures.shape[-2:]), (CLIP_PICTURE, CLIP_PICTURE)
+    square = centre_of(pictures, (side, side))
+    return F.interpolate(square, size=size, mode="bicubic", antialias=True).movedim(1, -1)
 
 
 def face_embedding(adapter: LoadedAdapter, face: Tensor | None, name: EncoderInput) -> Tensor:

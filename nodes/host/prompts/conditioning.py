@@ -25,11 +25,12 @@ from .subject_context import (
     without_subjects,
 )
 from .subject_regions import REGION, barred, carried_regions
+from .tiles import check_no_tiles
 
 SLOTS, FEATURES, TERMS, BARRED = "moa_slots", "moa_subjects", "moa_terms", "moa_barred"
 """Names in `model_conds`: (1,M,1), 0 for an ordinary token and s for subject s; then of each subject (1,S,F) the image
 feature, (1,S,4) the differences of its strength, start and end from 1, 0 and 1 and the number of its style, and (1,S,REGION²) where it
-must have no share.
+must have no share, in the first of several frames.
 Zeros are the defaults, so that conds may be padded with them; an entry that would be zero in all conds is left out."""
 PAYLOAD = (SLOTS, FEATURES, TERMS, BARRED)
 PROMPT = "moa_prompt"
@@ -43,9 +44,10 @@ SOURCES = "moa_sources"
 def encode_prompt(clip: Any, text: str, subjects: Sequence[Subject]) -> tuple[list, list[Binding]]:
     """Encode a prompt as the host does and attach the subjects to it: -> (CONDITIONING, bindings).
 
-    Raises: ValueError as `bind`, and when the subjects were encoded for different adapters.
+    Raises: ValueError as `bind`, and when a subject is in tiles or the subjects were encoded for different adapters.
     """
     check_one_adapter(subjects)
+    check_no_tiles(subjects)
     tokens = clip.tokenize(text)
     bindings = bind(clip, text, tokens, subjects)
     conditioning = clip.encode_from_tokens_scheduled(tokens)
@@ -116,15 +118,19 @@ def payload(
     conds: dict[str, Any] = {SLOTS: comfy.conds.CONDCrossAttn(slots), FEATURES: comfy.conds.CONDRegular(features)}
     settings = [s.settings for s in subjects]
     strengths = [t.strength * round(min(1.0, weights[id(s)]), 6) for s, t in zip(subjects, settings, strict=True)]
-    kinds = [0 if styles is None else styles.number(s.style, s.settings.strength) for s in subjects]
+    given = regions or {}
+    areas = [given[id(s)] if id(s) in given else barred(s.settings.region) for s in subjects]
+    by_frame = [area.flatten(1) if len(area) > 1 else None for area in areas]
+    kinds = [
+        0 if styles is None else styles.number(s.style, s.settings.strength, frames)
+        for s, frames in zip(subjects, by_frame, strict=True)
+    ]
     entries = zip(strengths, settings, kinds, strict=True)
     terms = torch.tensor([[(s - 1, t.start, t.end - 1, float(kind)) for s, t, kind in entries]])
     if terms.any():
         conds[TERMS] = comfy.conds.CONDRegular(terms)
     if any(t.region is not None for t in settings):
-        given = regions or {}
-        each = [given[id(s)] if id(s) in given else barred(s.settings.region) for s in subjects]
-        conds[BARRED] = comfy.conds.CONDRegular(torch.stack(each).flatten(1)[None])
+        conds[BARRED] = comfy.conds.CONDRegular(torch.cat([area[:1] for area in areas]).flatten(1)[None])
     return conds
 
 

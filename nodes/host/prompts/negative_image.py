@@ -117,11 +117,13 @@ def image_sources(
             seen.add(id(subject))
             style, features = subject.style, negative.of(subject)
             place, payload = (number, slot), cond["model_conds"]
+            barred = styles.barred.get(int(payload[TERMS].cond[0, slot, 3])) if TERMS in payload else None
             if features is not None:
-                still = None if style.frames is None else styles.number(replace(style, frames=None))
+                still = None if style.frames is None else styles.number(replace(style, frames=None), barred=barred)
                 yield Source(features[:1], place, payload, still)
             if style.has_swapped_blocks:
-                yield Source(subject.features[:1], place, payload, styles.number(replace(style, swapped=True)))
+                swapped = styles.number(replace(style, swapped=True), barred=barred)
+                yield Source(subject.features[:1], place, payload, swapped)
 
 
 def payload_of(sources: Sequence[Source]) -> dict[str, Any]:

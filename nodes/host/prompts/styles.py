@@ -17,14 +17,24 @@ class NumberedStyles:
 
     def __init__(self) -> None:
         self.every: list[Style] = [PLAIN_STYLE]
+        self.acting: set[int] = set()
+        """Numbers of those that change how subjects act."""
+        self.barred: dict[int, Tensor] = {}
+        """Where subjects must have no share in P frames, (P,REGION²)."""
         self.tables: dict[tuple, Table] = {}
 
-    def number(self, style: Style, strength: float = 1.0) -> int:
-        """The number of a style; a strength below 0 needs one, too."""
-        if style is PLAIN_STYLE and strength >= 0:
+    def number(self, style: Style, strength: float = 1.0, barred: Tensor | None = None) -> int:
+        """The number of a style; a strength below 0 and regions of several frames, (P,REGION²), need one, too."""
+        acts = style is not PLAIN_STYLE or strength < 0
+        if not acts and barred is None:
             return 0
+        number = len(self.every)
         self.every.append(style)
-        return len(self.every) - 1
+        if acts:
+            self.acting.add(number)
+        if barred is not None:
+            self.barred[number] = barred
+        return number
 
     def check(self, layers: Sequence[LayerSpec]) -> None:
         """Raises: ValueError when a style does not fit the adapter's layers, as `Style.factors`."""
@@ -38,7 +48,7 @@ class NumberedStyles:
 
         Args: terms (R,S,4) on the CPU, as in `conditioning.TERMS`; frames: of the R rows.
         """
-        if terms is None or not terms[..., 3].any():
+        if not self.acting & numbers_in(terms) or terms is None:
             return None
         numbers = tuple(map(tuple, terms[..., 3].long().tolist()))
         key = (numbers, *frames, device)
@@ -60,10 +70,25 @@ class NumberedStyles:
                     result[row, slot] = own.repeat(features.shape[-1] // len(own))
         return result
 
+    def barred_at(self, barred: Tensor | None, terms: Tensor | None, frames: Sequence[int]) -> Tensor | None:
+        """Where the subjects of rows must have no share, (R,S,REGION²), with that of each row's frame."""
+        if barred is None or terms is None or not self.barred.keys() & numbers_in(terms):
+            return barred
+        result = barred.clone()
+        for row, (numbers, frame) in enumerate(zip(terms[..., 3].long().tolist(), frames, strict=True)):
+            for slot, number in enumerate(numbers):
+                if number in self.barred:
+                    result[row, slot] = self.barred[number][min(frame, len(self.barred[number]) - 1)]
+        return result
+
     def by_frame(self, terms: Tensor | None) -> bool:
         """Whether any subject of these rows, as in `table`, has other features in other frames."""
-        numbers = set() if terms is None else set(terms[..., 3].long().flatten().tolist())
-        return any(self.every[number].frames is not None for number in numbers)
+        return any(self.every[number].frames is not None for number in numbers_in(terms))
+
+
+def numbers_in(terms: Tensor | None) -> set[int]:
+    """The numbers of styles in (R,S,4), as in `conditioning.TERMS`."""
+    return set() if terms is None else set(terms[..., 3].long().flatten().tolist())
 
 
 def frames_shown(views: Sequence[View | None]) -> list[int]:

@@ -16,16 +16,22 @@ REGION = 64
 """Side of the square on which regions are kept."""
 CARRIER = "reference_latents"
 """The host's entry of a conditioning for pictures in the latents' size that belong to the prompt, a list of (1,C,h,w). Upscalers that
-sample tile by tile cut them with the picture, and no U-Net reads them. The regions travel there, one channel for each subject."""
+sample tile by tile cut them with the picture, and no U-Net reads them. The regions travel there, a channel for each subject and frame."""
 REGIONS = "moa_regions"
 """Name in a conditioning: the index of its regions in that list."""
 
 
+def frames_of_region(region: Tensor | None) -> int:
+    """The number P of frames with a region of their own: 1 of a region (h,w), or of none."""
+    return len(region) if region is not None and region.ndim == 3 else 1
+
+
 def barred(region: Tensor | None) -> Tensor:
-    """Where a subject must have no share: (h,w) region -> (REGION,REGION)."""
+    """Where a subject must have no share: a region of P frames -> (P,REGION,REGION)."""
     if region is None:
-        return torch.zeros(REGION, REGION)
-    return 1 - resize(region[None, None].float(), (REGION, REGION))[0, 0].clamp(0, 1)
+        return torch.zeros(1, REGION, REGION)
+    frames = region.float().reshape(1, -1, *region.shape[-2:])
+    return 1 - resize(frames, (REGION, REGION))[0].clamp(0, 1)
 
 
 def region_entries(extra: dict[str, Any], subjects: Sequence[Subject]) -> dict[str, Any]:
@@ -34,24 +40,25 @@ def region_entries(extra: dict[str, Any], subjects: Sequence[Subject]) -> dict[s
         return {}
     carried = list(extra.get(CARRIER, ()))
     return {
-        CARRIER: [*carried, torch.stack([barred(subject.settings.region) for subject in subjects])[None]],
+        CARRIER: [*carried, torch.cat([barred(subject.settings.region) for subject in subjects])[None]],
         REGIONS: len(carried),
     }
 
 
 def carried_regions(cond: dict[str, Any], subjects: Sequence[Subject]) -> dict[int, Tensor]:
-    """Where each subject of a prompt must have no share, (REGION,REGION) by the subject's id, in the picture that is sampled.
+    """Where each subject of a prompt must have no share, (P,REGION,REGION) by the subject's id, in the picture that is sampled.
 
     Args: subjects: those for which the prompt was encoded. They are missing where another node replaced the list.
     """
     carried = cond.get(CARRIER) or []
     index = cond.get(REGIONS, len(carried))
-    if index >= len(carried) or carried[index].shape[:2] != (1, len(subjects)):
+    counts = [frames_of_region(subject.settings.region) for subject in subjects]
+    if index >= len(carried) or carried[index].shape[:2] != (1, sum(counts)):
         return {}
     regions = carried[index][0].float()
     if regions.shape[-2:] != (REGION, REGION):
         regions = resize(regions[None], (REGION, REGION))[0].clamp(0, 1)
-    return {id(subject): region for subject, region in zip(subjects, regions, strict=True)}
+    return {id(subject): region for subject, region in zip(subjects, regions.split(counts), strict=True)}
 
 
 def allowed_regions(

@@ -11,10 +11,11 @@ from ....moa_attention.routers.base import TrainingFreeRouter
 from ...sockets import Subject
 from .conditioning import SOURCES, check_one_adapter
 from .subject_context import ENCODED, Binding, subjects_of, with_subjects
+from .tiles import in_tiles
 
 
 def add_subjects(conditioning: Sequence[Any], subjects: Sequence[Subject]) -> list:
-    """A CONDITIONING with subjects, whose earlier ones remain. No token is changed: the subjects only need a place to be listed at.
+    """A CONDITIONING with subjects, each tile as one, whose earlier ones remain. No token is changed: the subjects only need a place to be listed at.
 
     Raises: ValueError when a subject has no image tokens, or the subjects were encoded for different adapters.
     """
@@ -25,7 +26,7 @@ def add_subjects(conditioning: Sequence[Any], subjects: Sequence[Subject]) -> li
             f"'Add Subjects (MoA)' needs subjects of an IP-Adapter. The adapter of '{without_tokens[0]}' replaces a word of the prompt: "
             "connect the subject to 'MoA Text Encode (Prompt)' instead."
         )
-    whole = [replace(subject, whole_prompt=True) for subject in subjects]
+    whole = [replace(part, whole_prompt=True) for subject in subjects for part in in_tiles(subject)]
     return [with_whole(context, extra, whole) for context, extra in conditioning] if whole else list(conditioning)
 
 
