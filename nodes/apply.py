@@ -11,8 +11,7 @@ from ..moa_attention.formats.errors import printable
 from ..moa_attention.routers import ROUTERS, PlaceRouter, PublishedRouter, TrainingFreeRouter
 from ..moa_attention.run.budget import ALL, AutomaticBudget, Budget
 from ..moa_attention.run.guidance import SubjectGuidance
-from ..moa_attention.run.layer_strength import LayerStrength
-from ..moa_attention.run.strength import bias_from_strength
+from ..moa_attention.run.strength import LayerStrength, bias_from_strength
 from ..moa_attention.run.trace import Trace
 from .host.model.patch import apply_adapter
 from .host.node_text import NodeText

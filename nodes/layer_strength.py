@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..moa_attention.run.layer_strength import LayerStrength, read_factors
+from ..moa_attention.run.strength import LayerStrength, read_factors
 from .sockets import CATEGORY, LayerStrengthSocket
 
 

@@ -9,7 +9,7 @@ import torch
 from comfy_api.latest import io
 
 from ..moa_attention.run.emphasis import PLAIN_STYLE, SCALINGS, V_ONLY, Style
-from ..moa_attention.run.layer_strength import LayerStrength
+from ..moa_attention.run.strength import LayerStrength
 from ..moa_attention.run.weight_types import LINEAR, WEIGHT_TYPES
 from ..moa_attention.subjects.masks import as_masks
 from .sockets import CATEGORY, LayerStrengthSocket, Subject, SubjectSettings, SubjectSocket

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..method.layer import KeysValues
 from ..method.spec import LayerSpec
-from .layer_strength import LayerStrength
+from .strength import LayerStrength
 from .weight_types import LINEAR, WEIGHT_TYPES, type_factors
 
 V_ONLY = "V only"

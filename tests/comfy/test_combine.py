@@ -9,7 +9,7 @@ import pytest
 import subjects
 import torch
 from comfyui_moa.moa_attention.method.spec import MoAConfig
-from comfyui_moa.moa_attention.run.layer_strength import LayerStrength
+from comfyui_moa.moa_attention.run.strength import LayerStrength
 from comfyui_moa.nodes.apply import ApplyMoA
 from comfyui_moa.nodes.combine import MoASubjectCombine
 from comfyui_moa.nodes.host.prompts.subject_context import Binding, with_subjects

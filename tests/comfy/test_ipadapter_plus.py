@@ -13,7 +13,7 @@ import host
 import pytest
 import subjects
 import torch
-from comfyui_moa.moa_attention.run.layer_strength import LayerStrength
+from comfyui_moa.moa_attention.run.strength import LayerStrength
 from comfyui_moa.moa_attention.run.weight_types import WEIGHT_TYPES
 from comfyui_moa.nodes.apply import ApplyMoA
 from comfyui_moa.nodes.encode import SubjectEncode
