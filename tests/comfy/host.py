@@ -20,6 +20,7 @@ import comfy.model_patcher
 import comfy.sample
 import comfy.sd
 import comfy.supported_models
+import comfy.taesd.taesd
 import torch
 from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer
 from comfy.sdxl_clip import SDXLClipModel, SDXLTokenizer
@@ -29,6 +30,8 @@ from torch import Tensor, nn
 SD15_CONTEXT = 64
 SDXL_L, SDXL_G = 64, 96
 SDXL_CONTEXT = SDXL_L + SDXL_G
+VISION = 32
+"""Width of the small CLIP vision model of test servers, of its patches and of its embedding."""
 SDXL_ADM_SIZES = 6 * 256
 """SDXL's size conditioning: six numbers, each encoded in 256 channels."""
 
@@ -172,6 +175,13 @@ def clip_vision(hidden: int, projected: int, **other: Any) -> Any:
         vision = comfy.clip_vision.ClipVisionModel(str(file))
     randomise(vision.model)
     return vision
+
+
+def vae() -> comfy.sd.VAE:
+    """The host's small VAE for SD1.5's latents, with random weights: eight pixels for one of the latents."""
+    model = comfy.taesd.taesd.TAESD()
+    randomise(model)
+    return comfy.sd.VAE(sd=model.state_dict())
 
 
 def encode(clip: comfy.sd.CLIP, text: str) -> Conditioning:

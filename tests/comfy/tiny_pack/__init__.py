@@ -1,4 +1,4 @@
-"""A node pack for test servers: a checkpoint of SD1.5's shape that is small enough for a test."""
+"""A node pack for test servers: checkpoints of SD1.5's and SDXL's shape that are small enough for a test, and a CLIP vision model."""
 
 from __future__ import annotations
 
@@ -11,9 +11,26 @@ import host  # noqa: E402
 
 
 class TinyCheckpoint:
-    """-> MODEL, CLIP with random weights, the same ones every time."""
+    """-> MODEL, CLIP, VAE with random weights, the same ones every time."""
 
-    RETURN_TYPES = ("MODEL", "CLIP")
+    RETURN_TYPES = ("MODEL", "CLIP", "VAE")
+    FUNCTION = "load"
+    CATEGORY = "testing"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {}, "optional": {"family": (["sd15", "sdxl"],)}}
+
+    def load(self, family: str = "sd15") -> tuple[Any, Any, Any]:
+        if family == "sdxl":
+            return host.sdxl(), host.sdxl_clip(), host.vae()
+        return host.sd15(), host.sd15_clip(), host.vae()
+
+
+class TinyVision:
+    """-> CLIP_VISION with random weights."""
+
+    RETURN_TYPES = ("CLIP_VISION",)
     FUNCTION = "load"
     CATEGORY = "testing"
 
@@ -21,8 +38,8 @@ class TinyCheckpoint:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {}}
 
-    def load(self) -> tuple[Any, Any]:
-        return host.sd15(), host.sd15_clip()
+    def load(self) -> tuple[Any]:
+        return (host.clip_vision(host.VISION, host.VISION),)
 
 
-NODE_CLASS_MAPPINGS = {"TinyCheckpoint": TinyCheckpoint}
+NODE_CLASS_MAPPINGS = {"TinyCheckpoint": TinyCheckpoint, "TinyVision": TinyVision}

@@ -1,0 +1,82 @@
+"""The example workflows for SD1.5 and SDXL run from end to end, on small random models in their families' shapes.
+
+Only the loaders of the checkpoint and of the CLIP vision model are replaced, since ComfyUI recognises neither at a small size. The IP-Adapter is a
+file of the published layout, under the name in the workflow.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import host
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import save_file
+from test_image_prompts import file_order, ip_files, random
+
+from devtools import demo
+from devtools.server import Server
+from devtools.templates import TEMPLATES
+from devtools.workflow import to_prompt
+
+NAMES = [name for name in TEMPLATES if not name.endswith("_mini")]
+SMALLER = {"EmptyLatentImage": {"width": 128, "height": 128}, "KSampler": {"steps": 2}}
+"""Inputs that are replaced, so that a run takes seconds."""
+
+
+@pytest.fixture(scope="module")
+def families(server: Server) -> None:
+    """The IP-Adapters that the workflows name, for the small models."""
+    folder = server.base / "models" / "ipadapter"
+    folder.mkdir(parents=True, exist_ok=True)
+    for family, model, context in (("sd15", host.sd15(), host.SD15_CONTEXT), ("sdxl", host.sdxl(), host.SDXL_CONTEXT)):
+        widths = [layer.spec.hidden for layer in file_order(model)]
+        file = ip_files.nested("plus", widths, host.VISION, context, tokens=16, make=random(3))
+        name = Path(adapter_of(json.loads((demo.EXAMPLES / f"one_person_{family}.json").read_text(encoding="utf-8"))))
+        save_file(
+            {f"{part}.{key}": t for part, tensors in file.items() for key, t in tensors.items()}, folder / name.name
+        )
+
+
+def adapter_of(workflow: dict[str, Any]) -> str:
+    return next(node["widgets_values"][0] for node in workflow["nodes"] if node["type"] == "LoadMoAAdapter")
+
+
+def prompt_of(workflow: dict[str, Any], family: str, server: Server) -> dict[str, Any]:
+    """On the small models, with fewer pixels and steps."""
+    prompt = to_prompt(workflow, server.object_info())
+    for node in prompt.values():
+        node["inputs"] |= SMALLER.get(node["class_type"], {})
+        if node["class_type"] == "CheckpointLoaderSimple":
+            node |= {"class_type": "TinyCheckpoint", "inputs": {"family": family}}
+        if node["class_type"] == "CLIPVisionLoader":
+            node |= {"class_type": "TinyVision", "inputs": {}}
+    return prompt
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_runs_from_end_to_end(name: str, server: Server, families: None):
+    """Every node that shows pictures has some, and those with people differ from the base model's."""
+    workflow = json.loads((demo.EXAMPLES / f"{name}.json").read_text(encoding="utf-8"))
+    outputs = server.queue(prompt_of(workflow, name.rsplit("_", 1)[1], server))["outputs"]
+    titles = {
+        str(node["id"]): node["title"] for node in workflow["nodes"] if node["type"] in ("SaveImage", "RouterVisualize")
+    }
+    shown = {title: [pixels(server, item) for item in outputs[key]["images"]] for key, title in titles.items()}
+    assert len(shown) == len(titles) and all(shown.values())
+    ours = [
+        picture
+        for title in shown.keys() - {"Base model alone", "Router's map", "Router's map of the last"}
+        for picture in shown[title]
+    ]
+    different = [*ours, *shown.get("Base model alone", [])[:1]]
+    assert all(picture.shape == (128, 128, 3) and picture.std() > 0 for picture in different)
+    assert len({picture.tobytes() for picture in different}) == len(different) > 1
+
+
+def pixels(server: Server, item: dict[str, str]) -> np.ndarray:
+    return np.array(Image.open(io.BytesIO(server.image(item))).convert("RGB"))
