@@ -42,7 +42,7 @@ class StepInputs:
     size: Tensor | None
     """(B,2816), SDXL only."""
     payload: dict[str, list[Tensor]]
-    """MoA's inputs of each row, on the CPU: see `nodes.host.model.call.Payload`. Empty without subjects."""
+    """MoA's inputs of each row, on the CPU: see `nodes.host.model.subject_rows.Payload`. Empty without subjects."""
     prompts: list[int]
     """The host's `cond_or_uncond`."""
     uuids: list[Any]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,94 +13,17 @@ from torch import Tensor, nn
 from ....moa_attention.adapters.base import Adapter
 from ....moa_attention.method.expert import Projections
 from ....moa_attention.method.layer import Observe, RoutedLayer
-from ....moa_attention.method.spec import LayerSpec
-from ....moa_attention.routers.base import TrainingFreeRouter, present, subjects_of_rows
-from ....moa_attention.routers.words import PlaceRouter
+from ....moa_attention.routers.base import TrainingFreeRouter, subjects_of_rows
 from ....moa_attention.run.budget import ALL, AutomaticBudget, Budget
 from ....moa_attention.run.emphasis import Emphasis, Table, emphasise
-from ....moa_attention.run.guidance import SubjectGuidance
-from ....moa_attention.run.listener import CallInfo, RunListener
-from ....moa_attention.run.prompt_cache import CachedPrompt, PromptCache
-from ....moa_attention.run.schedule import Schedule
+from ....moa_attention.run.listener import CallInfo
+from ....moa_attention.run.prompt_cache import CachedPrompt
 from ....moa_attention.run.step import Step, rows_of
-from ....moa_attention.run.strength import PRIOR_ONLY
-from ....moa_attention.run.view import View
-from ..prompts.conditioning import PAYLOAD, PROMPT, strengths_at
-from ..prompts.styles import frames_shown
 from ..prompts.subject_regions import allowed_regions
-from .attachment import KEY, Attachment
-from .run_subjects import RunSubjects
+from .apply_settings import ApplySettings
+from .attachment import KEY
 from .shares import routed_shares, share_bounds, strengths_differ, token_weights
-from .tiles import TiledCalls
-from .views import PIXELS, RUN, views_of_call
-
-
-@dataclass(frozen=True)
-class ApplySettings:
-    """How an adapter is applied: see `patch.apply_adapter`."""
-
-    attachment: Attachment
-    paths: Mapping[str, str]
-    """Submodule paths of attention layers by name."""
-    layers: Sequence[LayerSpec]
-    """Those of the adapter."""
-    prior_bias: float
-    window: tuple[float, float] | None
-    """The part of the sampling in which the personalised branch is active, from and to, in 0..1; None: all of it."""
-    router: TrainingFreeRouter | None
-    places: PlaceRouter | None
-    """Divides the share of the adapter's own routers among subjects of different strengths; None where `router` does."""
-    layer_strength: Mapping[str, float]
-    """Factors of the strength by layer name, where they are not 1."""
-    lora_strength: float
-    """Of the LoRA in a FaceID file."""
-    budget: Budget | AutomaticBudget
-    prompt_cache: PromptCache
-    schedule: Schedule
-    tiles: TiledCalls
-    subjects: RunSubjects
-    guidance: SubjectGuidance | None
-    observers: Sequence[RunListener]
-    """The trace, or what records a training step."""
-    notify: Callable[[str], None]
-    """Receives the note on each run that ended."""
-
-    def listeners(self) -> Iterator[RunListener]:
-        """Everything that follows a run."""
-        yield from self.observers
-        yield from filter(None, (self.guidance, self.router, self.places))
-        yield self.budget
-        yield self.prompt_cache
-        yield self.schedule
-        yield self.tiles
-
-    def inactive(self, t: Tensor, sampling: Any) -> bool:
-        """Whether no subject has a share at a noise level (B,). A narrowed window costs one read of it a step."""
-        if self.prior_bias >= PRIOR_ONLY or self.window is None:
-            return self.prior_bias >= PRIOR_ONLY
-        first, last = (self.schedule.noise_level(sampling, percent) for percent in self.window)
-        return not last < float(t[0]) <= first
-
-
-class Payload(NamedTuple):
-    """What the rows of a call carry, all on the CPU: see `conditioning.PAYLOAD`, `conditioning.PROMPT` and `views.PIXELS`."""
-
-    slots: Tensor | None
-    features: Tensor | None
-    terms: Tensor | None
-    barred: Tensor | None
-    prompts: Tensor | None
-    pixels: Tensor | None
-    run: Tensor | None
-
-    @classmethod
-    def take(cls, conds: dict[str, Any]) -> Payload:
-        """The payload, removed from a call's other inputs."""
-        return cls(*(conds.pop(name, None) for name in (*PAYLOAD, PROMPT, PIXELS, RUN)))
-
-    def of(self, rows: Tensor) -> Payload:
-        """That of some rows, (R,) int64."""
-        return Payload(*(None if part is None else part[rows] for part in self))
+from .subject_rows import Payload, SubjectRows, read_subject_rows
 
 
 @dataclass(frozen=True)
@@ -148,56 +70,84 @@ def open_call(
         base: the host's model. x (B,C,h,w), t (B,) noise level, context (B,M,T) and options are those of its call.
         evaluate: computes the U-Net in a state, for `observe_prior`.
     """
-    if payload.slots is None or payload.features is None or context is None or base.current_patcher is None:
+    patcher, size = base.current_patcher, (x.shape[-2], x.shape[-1])
+    if context is None or patcher is None or settings.inactive(t, base.model_sampling):
         return None
-    if settings.inactive(t, base.model_sampling):
+    rows = read_subject_rows(settings, base.model_sampling, payload, t, size, options)
+    adapters = patcher.get_additional_models_with_key(KEY)
+    if rows is None or not adapters:  # a guider with two models calls the plain one with the other's wrappers, too
         return None
-    rows = rows_with_subjects(payload.slots, payload.terms)
-    if not len(rows):
-        return None
-    patcher, mine = base.current_patcher, payload.of(rows)
-    if not (adapters := patcher.get_additional_models_with_key(KEY)):
-        return None  # a guider with two models calls the plain one with the other's wrappers, too
     context = context.to(x.device, base.get_dtype_inference())
-    level = partial(settings.schedule.noise_level, base.model_sampling)
-    strengths = None if mine.terms is None else strengths_at(mine.terms, t[:1], level)
-    adapter, styles = cast("Adapter", adapters[0].model), settings.subjects.styles
-    shown = views_of_call(mine.pixels, mine.run, rows, (x.shape[-2], x.shape[-1]), options)
-    frames = frames_shown(shown[0])
-    mine = mine._replace(barred=styles.barred_at(mine.barred, mine.terms, frames))
-    if styles.by_frame(mine.terms):
-        by_frame = styles.features(cast("Tensor", mine.features), mine.terms, frames)
-        payload = payload._replace(features=payload.features.index_copy(0, rows, by_frame))
-    step = begin_step(settings, adapter, base, payload, rows, context, t, strengths)
-    info = call_info(settings, step, mine, shown, t)
+    call = begin_state(settings, adapters[0].model, base, rows, context, t)
+    router = settings.router or (settings.places if strengths_differ(rows.payload.slots, rows.payload.terms) else None)
+    call = with_shares(call, rows, router, size, evaluate)
+    budget = ALL if needs_every_pixel(settings, patcher, rows) else settings.budget
+    call = with_observers(call, router, budget)
+    # Hooks may change the base's weights between steps, and low-rank projections build on those.
+    steady = patcher.current_hooks is None and not settings.subjects.styles.by_frame(rows.payload.terms)
+    return with_cached_prompt(call, rows.payload.prompts, context) if steady else call
+
+
+def begin_state(
+    settings: ApplySettings, adapter: Adapter, base: Any, rows: SubjectRows, context: Tensor, t: Tensor
+) -> CallState:
+    """The subjects' tokens of a call, with everything on its device; nothing decides on shares yet.
+
+    Args: base: the host's model; context (B,M,T) and t (B,).
+    """
+    device, which = context.device, rows_of(rows.index, len(context))
+    which = which.to(device, non_blocking=True) if isinstance(which, Tensor) else which
+    slots = rows.slots.squeeze(-1).long().to(device, non_blocking=True)
+    step = adapter.begin(
+        context,
+        base.model_sampling.timestep(t).float(),
+        slots,
+        rows.features.to(device, context.dtype, non_blocking=True),
+        which,
+        torch.full((), settings.prior_bias, device=device),
+        token_weights(settings.router, slots if which is None else slots[which], rows.strengths),
+    )
+    info = call_info(settings, step, rows, t)
+    settings.schedule.begin_call(info)
     layers = {n: cast("RoutedLayer", m) for n, m in adapter.layers.items() if settings.layer_strength.get(n) != 0}
     unet = getattr(base.diffusion_model, "_orig_mod", base.diffusion_model)  # torch.compile wraps the U-Net
-    call = CallState(info, step, layers, unet, settings, rows.tolist())
-    settings.schedule.begin_call(info)
-    allowed = allowed_regions(mine.barred, mine.pixels, mine.run, info, (x.shape[-2], x.shape[-1]))
+    return CallState(info, step, layers, unet, settings, rows.index.tolist())
+
+
+def call_info(settings: ApplySettings, step: Step, rows: SubjectRows, t: Tensor) -> CallInfo:
+    """The call as listeners see it."""
+    subjects, evaluation = subjects_of_rows(rows.slots[rows.index].squeeze(-1).long()), settings.schedule.evaluation
+    names = [settings.subjects.of_prompt(number) for number in rows.prompts]
+    follows = [settings.subjects.follows.get(number, ()) for number in rows.prompts]
+    count = rows.features.shape[1]
+    return CallInfo(t[0], rows.views, rows.prompts, step.slots, subjects, count, evaluation, names, follows)
+
+
+def with_shares(
+    call: CallState,
+    rows: SubjectRows,
+    router: TrainingFreeRouter | None,
+    size: tuple[int, int],
+    evaluate: Callable[[CallState], Any],
+) -> CallState:
+    """The call with what decides on its subjects' shares: their regions and styles, and a router instead of the adapter's own."""
+    settings, step, info, mine, strengths = call.settings, call.step, call.info, rows.payload, rows.strengths
+    allowed = allowed_regions(mine.barred, mine.pixels, mine.run, info, size)
     if allowed is not None and settings.router is not None and settings.router.reads_points and info.whole:
         allowed, step = None, replace(step, region_at=settings.subjects.regions_of(info))
-    table = styles.table(mine.terms, frames, adapter.config.layers, context.device)
+    table = settings.subjects.styles.table(mine.terms, rows.frames, settings.layers, info.slots.device)
     if table is not None:
         step = replace(step, emphasis=emphasis_of(table, mine.terms, strengths, settings))
         strengths = None
-    router = settings.router or (settings.places if strengths_differ(mine.slots, mine.terms) else None)
     if router is None:
-        step = replace(step, shares=share_bounds(info, allowed, strengths, always=table is not None))
-    else:
-        observe_prior(call, router, evaluate)
-        # With `places` a strength above 1 changes the subject's token, as in `share_bounds`.
-        factors = strengths.clamp(max=1) if strengths is not None and router is settings.places else strengths
-        bias = settings.prior_bias if table is None else 0.0
-        step = replace(step, **routed_shares(router, info, allowed, factors, bias))
-    budget = ALL if needs_every_pixel(settings, patcher, mine) else settings.budget
-    listeners = (*settings.observers, *filter(None, (settings.guidance, router)), budget)
-    observers = [observe for each in listeners if (observe := each.begin_call(info))]
-    step = replace(step, layer_strength=settings.layer_strength, budget=budget.for_call(info))
-    call = replace(call, step=step, observers=tuple(observers))
-    # Hooks may change the base's weights between steps, and low-rank projections build on those.
-    steady = patcher.current_hooks is None and not styles.by_frame(mine.terms)
-    return with_cached_prompt(call, mine.prompts, context) if steady else call
+        return replace(
+            call, step=replace(step, shares=share_bounds(info, allowed, strengths, always=table is not None))
+        )
+    observe_prior(call, router, evaluate)
+    # With `places` a strength above 1 changes the subject's token, as in `share_bounds`.
+    factors = strengths.clamp(max=1) if strengths is not None and router is settings.places else strengths
+    bias = settings.prior_bias if table is None else 0.0
+    return replace(call, step=replace(step, **routed_shares(router, info, allowed, factors, bias)))
 
 
 def observe_prior(call: CallState, router: TrainingFreeRouter, evaluate: Callable[[CallState], Any]) -> None:
@@ -209,42 +159,6 @@ def observe_prior(call: CallState, router: TrainingFreeRouter, evaluate: Callabl
         router.end_call(call.info)
 
 
-def rows_with_subjects(slots: Tensor, terms: Tensor | None) -> Tensor:
-    """Indices (R,) of the rows with a subject of a strength above 0; on the CPU, so that no device is waited for.
-
-    Args: slots (B,M,1) and terms (B,S,4), as in `conditioning.PAYLOAD`.
-    """
-    slots = slots.squeeze(-1)
-    if terms is None:
-        return slots.any(dim=1).nonzero().squeeze(-1)
-    return (present(slots, terms.shape[1]) & (terms[..., 0] != -1)).any(dim=1).nonzero().squeeze(-1)
-
-
-def begin_step(
-    settings: ApplySettings,
-    adapter: Adapter,
-    base: Any,
-    payload: Payload,
-    rows: Tensor,
-    context: Tensor,
-    t: Tensor,
-    strengths: Tensor | None,
-) -> Step:
-    """The subjects' tokens of a call, with everything on its device."""
-    device, which, features = context.device, rows_of(rows, len(context)), cast("Tensor", payload.features)
-    which = which.to(device, non_blocking=True) if isinstance(which, Tensor) else which
-    slots = cast("Tensor", payload.slots).squeeze(-1).long().to(device, non_blocking=True)
-    return adapter.begin(
-        context,
-        base.model_sampling.timestep(t).float(),
-        slots,
-        features.to(device, context.dtype, non_blocking=True),
-        which,
-        torch.full((), settings.prior_bias, device=device),
-        token_weights(settings.router, slots if which is None else slots[which], strengths),
-    )
-
-
 def emphasis_of(table: Table, terms: Tensor | None, strengths: Tensor | None, settings: ApplySettings) -> Emphasis:
     """That of a call's subjects: their styles, strengths (R,S), and the strength in Apply MoA where it is no bias of routers."""
     own = torch.ones_like(table.factors[0]) if strengths is None else strengths
@@ -253,27 +167,21 @@ def emphasis_of(table: Table, terms: Tensor | None, strengths: Tensor | None, se
     return emphasise(table, own * math.exp(-settings.prior_bias) if decides else own, negative)
 
 
-def call_info(
-    settings: ApplySettings, step: Step, mine: Payload, shown: tuple[list[View | None], list[int]], t: Tensor
-) -> CallInfo:
-    """The call as listeners see it.
-
-    Args: shown: of `views_of_call`.
-    """
-    views, prompts = shown
-    slots, features = cast("Tensor", mine.slots), cast("Tensor", mine.features)
-    subjects, evaluation = subjects_of_rows(slots.squeeze(-1).long()), settings.schedule.evaluation
-    names = [settings.subjects.of_prompt(number) for number in prompts]
-    follows = [settings.subjects.follows.get(number, ()) for number in prompts]
-    return CallInfo(t[0], views, prompts, step.slots, subjects, features.shape[1], evaluation, names, follows)
-
-
-def needs_every_pixel(settings: ApplySettings, patcher: Any, mine: Payload) -> bool:
+def needs_every_pixel(settings: ApplySettings, patcher: Any, rows: SubjectRows) -> bool:
     """Whether a measured budget does not serve: for compiled models, where every new shape costs minutes, and for subjects
     with a part of the sampling, which may begin between two measurements."""
-    compiled = "torch_compile_kwargs" in patcher.model_options
-    scheduled = mine.terms is not None and bool(mine.terms[..., 1:3].any())
+    compiled, terms = "torch_compile_kwargs" in patcher.model_options, rows.payload.terms
+    scheduled = terms is not None and bool(terms[..., 1:3].any())
     return isinstance(settings.budget, AutomaticBudget) and (compiled or scheduled)
+
+
+def with_observers(call: CallState, router: TrainingFreeRouter | None, budget: Budget | AutomaticBudget) -> CallState:
+    """The call with the pixels that are computed, and with what follows the routing of its layers."""
+    settings = call.settings
+    listeners = (*settings.observers, *filter(None, (settings.guidance, router)), budget)
+    observers = [observe for each in listeners if (observe := each.begin_call(call.info))]
+    step = replace(call.step, layer_strength=settings.layer_strength, budget=budget.for_call(call.info))
+    return replace(call, step=step, observers=tuple(observers))
 
 
 def with_cached_prompt(call: CallState, prompts: Tensor | None, context: Tensor) -> CallState:

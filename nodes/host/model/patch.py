@@ -28,13 +28,15 @@ from ..prompts.conditioning import attach_subjects, check_encoders, check_region
 from ..prompts.negative_image import NO_NEGATIVE_IMAGE, Follows, NegativeImage, with_negative_images
 from ..prompts.styles import NumberedStyles
 from ..prompts.whole_prompt import check_whole_prompts
+from .apply_settings import ApplySettings
 from .attachment import KEY
-from .call import ApplySettings, CallState, Payload, open_call
+from .call import CallState, open_call
 from .layers import attachment_for, layer_paths
 from .mini import unusual_size
 from .prior_rows import PAIR, Conds, bare_conds, numbered_alike, pairs_of, with_prior_rows
 from .run_note import RunNote, note_after, note_before
 from .run_subjects import RunSubjects
+from .subject_rows import Payload
 from .tiles import TiledCalls
 from .views import number_pixels, payload_of_run
 

@@ -10,7 +10,7 @@ import comfy.conds
 import torch
 
 from ..prompts.conditioning import FEATURES, PAYLOAD, SLOTS, TERMS
-from .call import rows_with_subjects
+from .subject_rows import rows_with_subjects
 
 PAIR = "moa_pair"
 """Name in `model_conds`, added in every step: (1,1), n of a row with subjects, -n of the same prompt without, 0 of any other."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ....moa_attention.run.strength import PRIOR_ONLY
 from ....moa_attention.run.trace import Trace
 from ...sockets import Subject
-from .call import ApplySettings
+from .apply_settings import ApplySettings
 
 
 class RunNote(NamedTuple):
