@@ -98,7 +98,8 @@ class TrainConfig(Ranged):
     """Decay of the averaged weights, which are the result (ours). After n steps it is at most (1 + n) / (10 + n), so that
     a short run is averaged over its last part. 0 returns the last weights and saves memory."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """Precision of the arithmetic of the U-Net and the adapter. Weights, losses and optimiser are always float32."""
+    """Precision of the arithmetic of the U-Net and the adapter. Weights of the adapter, losses and optimiser are always
+    float32, and so is everything on a CPU without instructions for bfloat16."""
     checkpointing: bool = False
     """Recompute activations in the backward pass instead of storing them. It takes a third more time and far less
     memory."""

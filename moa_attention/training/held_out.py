@@ -19,7 +19,8 @@ from .cache.shards import name_hash
 from .config import TrainConfig
 from .data.examples import CachedExamples, Example
 from .lots import generator_for
-from .objective import LayerLosses, draw_noise, encode_references, mean_where, mixed_precision
+from .objective import LayerLosses, draw_noise, encode_references, mean_where
+from .precision import mixed_precision
 
 TIMESTEPS = (0.125, 0.375, 0.625, 0.875)
 """As fractions of the schedule, 1 being the noisiest."""
@@ -98,7 +99,7 @@ def squared_error(
     """Of the predicted noise at a share of the schedule (B,C,h,w), and the mean R_0 (B,1,h,w); without an adapter 1."""
     sigma = base.sigma_at(torch.full((len(noise),), share))
     noisy, layers = base.add_noise(batch.latents, noise, sigma), LayerLosses(batch, None)
-    with mixed_precision(noisy, bfloat16):
+    with mixed_precision(noisy.device, bfloat16):
         if adapter is None:
             denoised, prior = base.denoise_alone(noisy, sigma, batch), torch.ones_like(noisy[:, :1])
         else:

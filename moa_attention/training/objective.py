@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Generator, Tensor, nn
@@ -14,6 +13,7 @@ from ..method.losses import masked_reconstruction, object_loss, prior_map, route
 from ..method.spec import LayerSpec
 from .base import Base, Batch
 from .config import ObjectLayers, TrainConfig
+from .precision import mixed_precision
 
 
 def encode_references(adapter: Adapter, references: Tensor) -> Tensor:
@@ -60,14 +60,6 @@ def error_factor(base: Base, sigma: Tensor, config: TrainConfig) -> Tensor:
     return base.error_weight(sigma)
 
 
-def mixed_precision(like: Tensor, wanted: bool) -> AbstractContextManager[object]:
-    """Autocast to bfloat16 on the tensor's device when `wanted`; otherwise an enclosing autocast is switched off.
-
-    The meta device has no autocast.
-    """
-    return nullcontext() if like.is_meta else torch.autocast(like.device.type, torch.bfloat16, enabled=wanted)
-
-
 def mean_where(values: Tensor, mask: Tensor) -> Tensor:
     """The mean under the mask for each example, then over the batch: (B,1,h,w) (B,1,h,w) -> ()."""
     return ((values * mask).sum(dim=(1, 2, 3)) / mask.sum(dim=(1, 2, 3)).clamp(min=1e-6)).mean()
@@ -91,7 +83,7 @@ class LayerLosses:
     def observe(self, spec: LayerSpec, routing: Routing) -> None:
         """Add the prior's map of a supervised layer and the object loss of a layer that has one."""
         masks = self.batch.masks
-        with mixed_precision(masks, False):
+        with mixed_precision(masks.device, False):
             if spec.supervised:
                 self.prior_maps[spec.name] = prior_map(routing, (masks.shape[-2], masks.shape[-1]))
             if self.has_object_loss(spec):
@@ -129,7 +121,7 @@ class Objective(nn.Module):
         sigma = base.sigma_at(draw_timesteps(generators, config))
         noisy = base.add_noise(batch.latents, draw_noise(generators, batch.latents, config.noise_offset), sigma)
         layers = LayerLosses(batch, None if config.only_routers else config.object_layers)
-        with mixed_precision(noisy, config.precision == "bfloat16"):
+        with mixed_precision(noisy.device, config.precision == "bfloat16"):
             features = encode_references(self.adapter, batch.references).float()
             denoised = base.denoise(noisy, sigma, batch, features, layers.record).float()
             alone = base.denoise_alone(noisy, sigma, batch).float() if config.consistency_weight else None

@@ -1,9 +1,10 @@
-"""What `plan` states about the whole run: steps an epoch, epochs, the cache on the disk, and cards that are large enough."""
+"""What `plan` states about the whole run: steps an epoch, epochs, cache and states on the disk, cards that are large enough."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ...moa_attention.training.base import Batch
+from ...moa_attention.training.config import TrainConfig
 from ...moa_attention.training.data.fastcomposer import LIST, is_fastcomposer
 from ...moa_attention.training.data.listing import list_folder
 from ...moa_attention.training.data.pictures import PictureFolder
@@ -62,6 +63,19 @@ def course(settings: Settings, batch: Batch, cards: int) -> Iterator[str]:
     yield (
         f"The cache takes about {pictures * size / 2**30:.2f} GiB on the disk: {size / 1024:,.0f} KiB for a picture with one "
         "subject and one caption."
+    )
+
+
+def states_on_disk(train: TrainConfig, size: int) -> str:
+    """The room that the states of a run take.
+
+    Args: size: bytes of a state.
+    """
+    kept = train.steps // train.keep_every if train.keep_every else 0
+    more = f", and {kept:,} that train.keep_every keeps" if kept else ""
+    return (
+        f"The states take at most {(3 + kept) * size / 2**30:.2f} GiB on the disk: the last two and the one being written{more}, "
+        f"{size / 2**20:,.0f} MiB each."
     )
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import comfy.model_management
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -51,6 +52,7 @@ def main(argv: list[str]) -> None:
         sys.exit("eval: stopped. The same command resumes.")
 
 
+@torch.no_grad()  # the weights of the host's models require gradients
 def evaluate(settings: Settings, wanted: EvaluationSettings) -> None:
     """Check the settings first, then sample, measure and report."""
     file = adapter_file(settings, wanted)

@@ -1,6 +1,6 @@
 """The held-out pictures of a run: their errors in the log, a plot of them, and the adapter of the best step."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,20 +8,20 @@ from ...moa_attention.adapters.base import Adapter
 from ...moa_attention.training.cache.entries import CachedPictures
 from ...moa_attention.training.config import TrainConfig
 from ...moa_attention.training.data.examples import CachedExamples
-from ...moa_attention.training.held_out import NUMBERS, PREFIX, RIGHT, TIMESTEPS, WRONG, HeldOutErrors, all_bound
+from ...moa_attention.training.held_out import NUMBERS, PREFIX, TIMESTEPS, HeldOutErrors, all_bound
 from ...moa_attention.training.saved.log import read_log
 from ...nodes.host.model.patch import host_patcher
 from ...nodes.host.training.base import HostBase
 from ...nodes.host.training.data import cached_examples
+from .best import BestFile, Rows, best_step
 from .models import LoadedModels
 from .result import write_result
-from .run_files import LOG
+from .run_files import LOG, STATE, result_file, stored_run_of
 from .settings import Settings
 
 PLOT = "held_out.png"
 LABELS = dict(zip(NUMBERS, ("right reference", "wrong reference", "R_0 outside", "R_1 inside"), strict=True))
 COLOURS = dict(zip(NUMBERS, ("#3b6ea5", "#d98841", "#5a5a5a", "#3a923a"), strict=True))
-Rows = Sequence[Mapping[str, Any]]
 
 
 class HeldOutRecord:
@@ -29,13 +29,15 @@ class HeldOutRecord:
 
     Args:
         log: the log of the run, which contains the measurements of all its sessions.
-        keep: writes the adapter of a step.
+        best: the file of the best step.
+        write: writes the adapter of a step into it.
     """
 
     def __init__(
-        self, model: Any, pictures: CachedExamples, config: TrainConfig, log: Path, keep: Callable[[Adapter, int], None]
-    ):
-        self.model, self.log, self.keep = model, log, keep
+        self, model: Any, pictures: CachedExamples, config: TrainConfig, log: Path, best: BestFile,
+        write: Callable[[Adapter, int], None],
+    ):  # fmt: skip
+        self.model, self.log, self.best, self.write = model, log, best, write
         self.errors = HeldOutErrors(pictures, config)
         self.base: HostBase | None = None
 
@@ -45,13 +47,14 @@ class HeldOutRecord:
         return self.errors.measure(adapter, self.base)
 
     def conclude(self, step: int, adapter: Adapter) -> None:
-        """Draw the plot and keep the adapter if it is the best. The log contains the measurement of this step."""
+        """Draw the plot, and write the adapter if it is the best so far. The log contains the measurement of this step."""
         rows = measurements(self.log)
         if not rows:
             return
         plot_held_out(rows, self.log.with_name(PLOT))
-        if best_step(rows) == step:
-            self.keep(adapter, step)
+        if self.best.is_best(rows, step):
+            self.write(adapter, step)
+            self.best.written(rows, step)
 
 
 def open_record(settings: Settings, loaded: LoadedModels, pictures: int, held: CachedPictures) -> HeldOutRecord | None:
@@ -61,22 +64,20 @@ def open_record(settings: Settings, loaded: LoadedModels, pictures: int, held: C
     config = all_bound(settings.train)
     examples = cached_examples(held, loaded.adapter, loaded.encoders, settings.data, config)
 
-    def keep(adapter: Adapter, step: int) -> None:
+    log, stored = settings.output / LOG, stored_run_of(settings, None)
+    best = BestFile(result_file(settings, "best"), settings.output / STATE)
+    best.resume(measurements(log), 0 if stored is None else stored.step)
+
+    def write(adapter: Adapter, step: int) -> None:
         write_result(settings, adapter, loaded.expert, pictures, step, "best")
 
-    return HeldOutRecord(loaded.encoders.model, examples, config, settings.output / LOG, keep)
+    return HeldOutRecord(loaded.encoders.model, examples, config, log, best, write)
 
 
 def measurements(log: Path) -> Rows:
     """The rows of the log with a measurement whose numbers are all finite, in the order of their steps."""
     names = [PREFIX + name for name in NUMBERS] + [f"{PREFIX}{name}_{share}" for name in NUMBERS for share in TIMESTEPS]
     return [row for row in read_log(log) if all(name in row for name in names)]
-
-
-def best_step(rows: Rows) -> int | None:
-    """The step with the lowest error with the right reference, among those in which a wrong reference is worse."""
-    useful = [row for row in rows if row[PREFIX + RIGHT] < row[PREFIX + WRONG]]
-    return min(useful, key=lambda row: row[PREFIX + RIGHT])["step"] if useful else None
 
 
 def plot_held_out(rows: Rows, target: Path) -> None:

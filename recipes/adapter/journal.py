@@ -21,7 +21,7 @@ from ...nodes.host.training.encoders import HostEncoders
 from ...nodes.host.training.sheet import ValidationSheet, first_subjects
 from .held_out import open_record
 from .models import LoadedModels
-from .run_files import LOG
+from .run_files import LOG, stored_run_of
 from .settings import Settings
 from .tracking import Trackers
 
@@ -42,7 +42,7 @@ class Journal:
         self.settings, self.notes, wanted = settings, notes, settings.validation
         self.accelerator = accelerator
         self.trackers: Trackers | None = None
-        self.bar: tqdm | None = None
+        self.bar = progress_bar(settings)
         self.log = RunLog(settings.output / LOG, digits=6)
         drawn = wanted.active and wanted.prompts
         self.sheet = open_sheet(settings, loaded.encoders, pictures, cached) if drawn else None
@@ -53,8 +53,6 @@ class Journal:
             for note in self.notes:
                 self.log.note(step - 1, note)
             self.trackers = Trackers(self.accelerator, self.settings, step)
-        if self.bar is None:
-            self.bar = tqdm(total=self.settings.train.steps, initial=step - 1, desc="train", unit="step")
         self.bar.update(step - self.bar.n)
         self.bar.set_postfix_str(
             f"loss {numbers['loss']:.4f}, R_0 outside {numbers['prior_outside']:.2f}, R_1 inside "
@@ -83,8 +81,13 @@ class Journal:
         """End the progress line and write what the tracker holds back."""
         if self.trackers is not None:
             self.trackers.close()
-        if self.bar is not None:
-            self.bar.close()
+        self.bar.close()
+
+
+def progress_bar(settings: Settings) -> tqdm:
+    """The bar of a session, from the step that it resumes at. Its clock starts before the first step."""
+    stored, train = stored_run_of(settings, None), settings.train
+    return tqdm(total=train.steps, initial=0 if stored is None else stored.step, desc="train", unit="step")
 
 
 def open_sheet(

@@ -95,9 +95,9 @@ def planned_batch(settings: Settings) -> Batch:
 
 
 def estimate(settings: Settings, fused: bool) -> Footprint:
-    """The footprint of one optimiser step.
+    """The footprint of one optimiser step. On a CPU the base model stays in 32 bits, whatever the precision.
 
-    Args: fused: as in `footprint`.
+    Args: fused: as in `footprint`; false for a CPU.
     Raises: SettingsError as `model_config`.
     """
     model, chosen = meta_model(settings.models.checkpoint), settings.adapter
@@ -113,4 +113,4 @@ def estimate(settings: Settings, fused: bool) -> Footprint:
     batch = meta_batch(model, settings, width, embedded)
     with checkpointed(model.model) if settings.train.checkpointing else nullcontext():
         found = footprint(Objective(adapter, base, settings.train), unet_of(model.model), batch, settings.train, fused)
-    return found.in_bfloat16() if settings.train.precision == "bfloat16" else found
+    return found.in_bfloat16() if fused and settings.train.precision == "bfloat16" else found

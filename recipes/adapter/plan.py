@@ -10,13 +10,15 @@ import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from tabulate import tabulate
 
 from ...moa_attention.training.lots import check_division
 from .cards import CARDS, CPU, DEFAULT
 from .commands import read_request
-from .course import course, fitting
+from .course import course, fitting, states_on_disk
+from .cpu_memory import beside_the_base, vae_peak
 from .meta_model import estimate, planned_batch
 from .settings import Settings
 
@@ -24,8 +26,7 @@ REACHED = 0.3
 """The share of that speed which training a U-Net reaches: a guess, not a measurement."""
 OVERHEAD = 1.0
 """GiB for the driver's context and for fragmentation: a guess, not a measurement."""
-TOTAL = "total, GiB"
-COLUMNS = ("", "base", "adapter", "working", TOTAL, "fits", "hours")
+COLUMNS = ("", "base", "adapter", "working", "other", "total, GiB", "fits", "hours")
 
 
 def variants(settings: Settings) -> Iterator[tuple[str, Settings]]:
@@ -73,8 +74,19 @@ class Device:
         return f"{self.count} × " * (self.count > 1) + f"{self.card}: {self.gib:g} GiB{speed}"
 
 
-def plan_row(name: str, settings: Settings, device: Device) -> list[str]:
-    """One line of the table: GiB by purpose, whether they fit, hours of all steps.
+class PlannedRun(NamedTuple):
+    """One line of the table."""
+
+    cells: list[str]
+    """GiB by purpose, whether they fit, hours of all steps."""
+    total: float
+    """GiB"""
+    state: int
+    """Bytes of a resumable state."""
+
+
+def plan_run(name: str, settings: Settings, device: Device) -> PlannedRun:
+    """The memory and the hours of a run with these settings.
 
     Raises: ValueError when the batch cannot be divided among the cards.
     """
@@ -82,23 +94,32 @@ def plan_row(name: str, settings: Settings, device: Device) -> list[str]:
     steps, on_cpu = settings.train.steps, device.card == CPU
     settings = replace(settings, train=replace(settings.train, batch_size=share))
     found = estimate(settings, fused=not on_cpu)
-    buckets = 4 * found.trained if device.count > 1 else 0  # of DistributedDataParallel: a copy of the gradients
-    parts = [part / 2**30 for part in (found.base, found.adapter, found.working + buckets)]
-    total = sum(parts) + (0 if on_cpu else OVERHEAD)
+    working, other = found.working, OVERHEAD * 2**30
+    if on_cpu:  # beside a step, the VAE and the copy that is made of a state to write it
+        working, other = max(working, vae_peak(settings), found.adapter), beside_the_base(settings.models)
+    if device.count > 1:
+        working += 4 * found.trained  # the copy of the gradients in DistributedDataParallel
+    parts = [part / 2**30 for part in (found.base, found.adapter, working, other)]
+    total = sum(parts)
     hours = found.flops * steps / (device.speed * 1e12 * REACHED) / 3600 if device.speed else None
     fits = "" if on_cpu else "yes" if total <= device.gib else "no"
-    return [name, *(f"{part:.2f}" for part in (*parts, total)), fits, "" if hours is None else f"{hours:.1f}"]
+    cells = [name, *(f"{part:.2f}" for part in (*parts, total)), fits, "" if hours is None else f"{hours:.1f}"]
+    return PlannedRun(cells, total, found.adapter)
 
 
 def assumptions(settings: Settings, device: Device) -> Iterator[str]:
     """The assumptions behind the table."""
     if settings.train.only_routers:
         yield "The table counts a whole adapter. With train.only_routers, training needs less memory."
-    if device.card != CPU:
+    if device.card == CPU:
         yield (
-            f"The total includes {OVERHEAD:g} GiB for the driver and for fragmentation. The hours assume {REACHED:.0%} of the "
-            "data sheet's speed.\nBoth are guesses. On a CPU the measured memory is within 5 % of this table; on a card nothing "
-            "was measured."
+            "On a CPU, the table counts the whole process, with the VAE, the text encoder and the CLIP vision model, over caching "
+            "and training."
+        )
+    else:
+        yield (
+            f"The column 'other' is {OVERHEAD:g} GiB for the driver and for fragmentation. The hours assume {REACHED:.0%} of the "
+            "data sheet's speed.\nBoth are guesses: on a card nothing was measured."
         )
 
 
@@ -107,10 +128,11 @@ def main(argv: list[str]) -> None:
     request = read_request("plan", argv)
     settings, device = request.settings, Device.of(request.options)
     try:
-        rows = [plan_row(name, variant, device) for name, variant in variants(settings)]
+        rows = [plan_run(name, variant, device) for name, variant in variants(settings)]
     except ValueError as error:
         sys.exit(f"plan: {error}")
-    whole = [] if device.card == CPU else [fitting([(row[0], float(row[COLUMNS.index(TOTAL)])) for row in rows])]
+    whole = [] if device.card == CPU else [fitting([(row.cells[0], row.total) for row in rows])]
     whole += course(settings, planned_batch(settings), device.count)
-    table = tabulate(rows, COLUMNS, tablefmt="pipe", disable_numparse=True)
+    whole.append(states_on_disk(settings.train, rows[0].state))
+    table = tabulate([row.cells for row in rows], COLUMNS, tablefmt="pipe", disable_numparse=True)
     print("\n\n".join([str(device), table, *assumptions(settings, device), *whole]))

@@ -1,7 +1,12 @@
-"""All settings of a config file as Markdown tables, for docs/training-settings.md: `python recipes/run.py adapter.settings_table`."""
+"""All settings of a config file as Markdown tables: `python recipes/run.py adapter.settings_table`.
 
+With `--write` they replace docs/training-settings.md.
+"""
+
+import argparse
 import json
 from dataclasses import MISSING
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from tabulate import tabulate
@@ -13,6 +18,12 @@ from .overrides import config_tables, table_fields
 TABLES = config_tables()
 LONGEST = 90
 """Characters of a default in the table."""
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "training-settings.md"
+HEAD = """# Settings of a training run
+
+The command `.venv/bin/python recipes/run.py adapter.settings_table --write` makes this page from the settings' own descriptions. A run that is
+resumed must keep the settings marked with *. All others may change.
+"""
 
 
 def settings_table(table: str) -> str:
@@ -49,10 +60,20 @@ def default_of(field: Any) -> str:
     return f"`{text}`" if len(text) < LONGEST else f"{len(default)} entries"
 
 
-def main(_argv: list[str]) -> None:
-    """Print the tables, each under the name and the description of its part of the config file."""
-    for table, kind in TABLES.items():
-        print(f"### {table_heading(table, kind)}\n\n{settings_table(table)}\n")
+def settings_page() -> str:
+    """The tables, each under the name and the description of its part of the config file."""
+    parts = [f"### {table_heading(table, kind)}\n\n{settings_table(table)}\n" for table, kind in TABLES.items()]
+    return "\n".join([HEAD, *parts])
+
+
+def main(argv: list[str]) -> None:
+    """Print the page, or write it."""
+    parser = argparse.ArgumentParser(prog="settings_table", description=__doc__)
+    parser.add_argument("--write", action="store_true", help="replace docs/training-settings.md instead of printing")
+    if parser.parse_args(argv).write:
+        PAGE.write_text(settings_page(), encoding="utf-8")
+    else:
+        print(settings_page(), end="")
 
 
 def table_heading(table: str, kind: type) -> str:

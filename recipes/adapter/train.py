@@ -11,19 +11,21 @@ from collections.abc import Iterator
 from ...moa_attention.adapters.base import Adapter
 from ...moa_attention.training.cache.entries import CachedPictures
 from ...moa_attention.training.cache.sharing import CacheShare
+from ...moa_attention.training.precision import has_fast_bfloat16
 from ...moa_attention.training.saved.files import go_back
 from ...moa_attention.training.saved.settings import read_run
 from ...nodes.host.training.data import cached_examples
 from ...nodes.host.training.trainer import TrainingSession
+from .best import step_of
 from .commands import Request, read_request
 from .data import divide, fill_cache, read_all_folders
-from .held_out import PLOT, best_step, measurements
+from .held_out import PLOT
 from .journal import Journal
 from .models import LoadedModels, load_models
 from .preparation.batches import draw_batches
 from .preparation.contact import write_sheets
 from .result import write_result
-from .run_files import LOG, STATE, result_file, run_settings, stored_run_of
+from .run_files import STATE, result_file, run_settings, stored_run_of
 from .settings import Settings
 from .stopping import Stopped, StopSignal, stop_signals
 from .tracking import tracking_accelerator
@@ -81,18 +83,19 @@ def run(request: Request, stop: StopSignal) -> None:
 
 def best_remark(settings: Settings, last: int) -> Iterator[str]:
     """A line on the adapter with the lowest held-out error, when it is not that of the last step."""
-    best = best_step(measurements(settings.output / LOG))
-    if best not in (None, last):
+    file = result_file(settings, "best")
+    best = step_of(file)
+    if settings.data.held_out and best not in (None, last):
         yield (
-            f"The error on the held-out pictures was lowest at step {best}: {result_file(settings, 'best')} is the adapter "
-            f"of that step. {settings.output / PLOT} shows the course.\n"
+            f"The error on the held-out pictures was lowest at step {best}: {file} is the adapter of that step. "
+            f"{settings.output / PLOT} shows the course.\n"
         )
 
 
 def remarks(request: Request, workers: Accelerated) -> Iterator[str]:
     """What the user should know beforehand, each on a line."""
-    if workers.accelerator.device.type == "cpu" and request.settings.train.precision == "bfloat16":
-        yield "Most CPUs are many times slower in bfloat16 than in float32. Consider train.precision = 'float32'.\n"
+    if request.settings.train.precision == "bfloat16" and not has_fast_bfloat16(workers.accelerator.device):
+        yield "This CPU has no instructions for bfloat16. The run computes in float32.\n"
     if request.settings.train.optimiser == "prodigy" and request.settings.train.learning_rate < 0.1:
         yield "Prodigy multiplies its own estimate of the learning rate by train.learning_rate. Its authors use 1.\n"
     yield from (f"{note}\n" for note in request.notes)

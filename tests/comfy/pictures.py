@@ -26,16 +26,21 @@ def scene(number: int) -> tuple[np.ndarray, list[np.ndarray]]:
     return pixels, masks
 
 
-def kohya(root: Path, count: int = 6) -> Path:
-    """Pictures, captions and masks beside each other."""
+def kohya(root: Path, count: int = 6, enlarged: int = 1) -> Path:
+    """Pictures of `enlarged` times `SIDE`, captions and masks beside each other."""
     root.mkdir(parents=True)
     for number in range(count):
         pixels, masks = scene(number)
-        Image.fromarray(pixels).save(root / f"{number:08}.jpg", quality=95)
+        Image.fromarray(larger(pixels, enlarged)).save(root / f"{number:08}.jpg", quality=95)
         (root / f"{number:08}.txt").write_text(CAPTIONS[number % 2][0])
         for i, mask in enumerate(masks, start=1):
-            Image.fromarray(mask.astype(np.uint8) * 255).save(root / f"{number:08}.mask{i}.png")
+            Image.fromarray(larger(mask, enlarged).astype(np.uint8) * 255).save(root / f"{number:08}.mask{i}.png")
     return root
+
+
+def larger(pixels: np.ndarray, times: int) -> np.ndarray:
+    """Every pixel as a square of `times` pixels."""
+    return pixels.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def fastcomposer(root: Path, count: int = 6) -> Path:

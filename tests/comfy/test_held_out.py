@@ -12,11 +12,14 @@ import pictures
 import pytest
 import torch
 from comfyui_moa.moa_attention.formats.adapter import load_adapter, read_header
+from comfyui_moa.moa_attention.formats.tensors import write_tensors
 from comfyui_moa.moa_attention.training.cache.entries import CacheEntry
 from comfyui_moa.moa_attention.training.config import SheetConfig
 from comfyui_moa.moa_attention.training.data.folder import read_pictures
 from comfyui_moa.moa_attention.training.held_out import NUMBERS, TIMESTEPS, hold_out
+from comfyui_moa.moa_attention.training.saved.files import at_step, go_back, keep
 from PIL import Image
+from safetensors.torch import load_file
 
 STEPS = 14
 
@@ -93,13 +96,59 @@ def test_a_picture_that_is_added_moves_no_other_to_the_held_out_ones(tmp_path: P
         hold_out(few, 20)
 
 
-def test_the_best_step_has_a_use_for_the_right_reference():
-    def row(step: int, right: float, wrong: float) -> dict[str, float]:
-        return {"step": step, "held_out/right": right, "held_out/wrong": wrong}
+def row(step: int, right: float, wrong: float = 2.0) -> dict[str, float]:
+    return {"step": step, "held_out/right": right, "held_out/wrong": wrong}
 
-    best_step = recipe("held_out").best_step
+
+def test_the_best_step_has_a_use_for_the_right_reference():
+    best_step = recipe("best").best_step
     assert best_step([row(1, 1.0, 1.0), row(2, 0.8, 0.79), row(3, 0.9, 0.95), row(4, 0.92, 1.2)]) == 3
     assert best_step([row(1, 1.0, 1.0)]) is None
+
+
+def test_the_best_file_follows_a_run_that_goes_back(tmp_path: Path):
+    """States of the steps 2, 4 and 6 are kept. The best steps up to them are 2, 3 and 6."""
+    path, state = tmp_path / "adapter.best.safetensors", tmp_path / "state.safetensors"
+    errors = [0.9, 0.8, 0.7, 0.75, 0.65, 0.6]
+    rows = [row(step, error) for step, error in enumerate(errors, start=1)]
+    best = recipe("best").BestFile(path, state)
+
+    def session(first: int, measured: list[dict[str, float]]) -> None:
+        for count, new in enumerate(measured[first:], start=first + 1):
+            step = int(new["step"])
+            if best.is_best(measured[:count], step):
+                provenance = {"provenance": json.dumps({"step": step})}
+                write_tensors({"weight": torch.full((1,), new["held_out/right"])}, path, provenance)
+                best.written(measured[:count], step)
+            if step % 2 == 0:
+                write_tensors({"weight": torch.zeros(1)}, state, {"step": str(step)})
+                keep(state, at_step(state, step))
+
+    def present() -> tuple[int | None, float]:
+        return recipe("best").step_of(path), round(float(load_file(path)["weight"]), 3)
+
+    session(0, rows)
+    assert present() == (6, 0.6)
+    kept = sorted(file.name for file in tmp_path.glob("adapter.*"))
+    assert kept == [path.name, *(f"adapter.best.step000000{step}.safetensors" for step in (2, 3, 6))]
+    go_back(state, 4)
+    best.resume(rows, 4)
+    assert present() == (3, 0.7), "what was the best at step 4"
+    other = [*rows[:4], row(5, 0.72), row(6, 0.69)]
+    session(4, other)
+    assert present() == (6, 0.69)
+    best.resume(other, 6)
+    assert present() == (6, 0.69), "nothing changes where the file is that of the log"
+
+
+def test_a_best_file_of_steps_that_are_repeated_is_not_taken_for_the_best(tmp_path: Path):
+    """A run that was killed before its first state begins again."""
+    path = tmp_path / "adapter.best.safetensors"
+    write_tensors({"weight": torch.zeros(1)}, path, {"provenance": json.dumps({"step": 5})})
+    best = recipe("best").BestFile(path, tmp_path / "state.safetensors")
+    best.resume([row(5, 0.1)], 0)
+    assert not path.exists() and (tmp_path / "adapter.best.step0000005.safetensors").exists()
+    assert best.is_best([row(2, 0.5)], 2)
 
 
 def test_the_steps_of_sheets():

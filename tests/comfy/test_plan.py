@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import re
-import struct
 from pathlib import Path
 
-import host
+import commands
+import full_width
 import pictures
 import pytest
 from comfyui_moa.moa_attention.training.cache.building import build_cache
@@ -24,21 +24,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def plan(config: Path, *arguments: str) -> None:
     importlib.import_module("comfyui_moa.recipes.adapter.plan").main([str(config), *arguments])
-
-
-def hollow_checkpoint(path: Path, base: str) -> None:
-    """A file with the names and shapes of a U-Net and nothing else: gigabytes that take no room on the disk."""
-    model = host.build(*host.real_width(base), "meta")
-    header, end = {}, 0
-    for name, weight in model.diffusion_model.state_dict().items():
-        start, end = end, end + 2 * weight.numel()
-        header[f"model.diffusion_model.{name}"] = {
-            "dtype": "F16", "shape": list(weight.shape), "data_offsets": [start, end]
-        }  # fmt: skip
-    text = json.dumps(header).encode()
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        file.truncate(8 + len(text) + end)
 
 
 def settings(path: Path, checkpoint: str, **train: object) -> Path:
@@ -58,16 +43,16 @@ def settings(path: Path, checkpoint: str, **train: object) -> Path:
 def test_plan_names_what_would_make_it_fit(
     base: str, parameters: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    hollow_checkpoint(tmp_path / "base.safetensors", base)
+    full_width.hollow_checkpoint(tmp_path / "base.safetensors", base)
     config = settings(tmp_path / "a.toml", (tmp_path / "base.safetensors").as_posix(), batch_size=8)
     plan(config, "--card", "RTX 3060")
     rows = [
         line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("| ") and "GiB" not in line
     ]
-    names, totals = [row[1].strip() for row in rows], [float(row[5]) for row in rows]
+    names, totals = [row[1].strip() for row in rows], [float(row[6]) for row in rows]
     assert names[0] == "as it is" and "train.checkpointing = true" in names[2] and "rank = 64" in names[3]
     assert totals[0] > totals[1] > totals[3] > totals[4] and totals[0] > 1.5 * totals[-1]
-    assert rows[0][6].strip() in ("yes", "no") and float(rows[0][7]) >= 0
+    assert rows[0][7].strip() in ("yes", "no") and float(rows[0][8]) >= 0
     assert float(rows[0][2]) == pytest.approx(parameters * 2 / 2**30, rel=0.01)
 
 
@@ -83,11 +68,11 @@ def test_plan_for_other_memory_and_several_cards(tmp_path: Path, capsys: pytest.
     _, one = table(capsys, config, "--card", "RTX 3060")
     heading, four = table(capsys, config, "--card", "RTX 3060", "--gpus", "4")
     assert heading == "4 × RTX 3060: 12 GiB, 51 TFLOP/s by its data sheet"
-    assert float(four[0][6]) == pytest.approx(float(one[0][6]) / 4, abs=0.2), "hours"
+    assert float(four[0][7]) == pytest.approx(float(one[0][7]) / 4, abs=0.2), "hours"
     assert float(four[0][3]) < float(one[0][3]), "two pictures instead of eight"
-    total = float(one[0][4])
+    total = float(one[0][5])
     fits = [
-        table(capsys, config, "--gib", str(gib))[1][0][5:] for gib in (round(total - 0.1, 2), round(total + 0.1, 2))
+        table(capsys, config, "--gib", str(gib))[1][0][6:] for gib in (round(total - 0.1, 2), round(total + 0.1, 2))
     ]
     assert fits == [["no", ""], ["yes", ""]], "without a card no hours"
     with pytest.raises(SystemExit, match="batch_size 8 cannot be divided among 3 processes"):
@@ -115,6 +100,31 @@ def test_plan_states_epochs_disk_and_the_cards_that_fit(tmp_path: Path, capsys: 
     made = sum(path.stat().st_size for path in cache.glob("*.safetensors")) / len(cached.entries)
     (planned,) = re.findall(r"([\d,]+) KiB for a picture", told)
     assert int(planned.replace(",", "")) == pytest.approx(made / 1024, rel=0.03)
+
+
+def test_plan_states_the_room_that_the_states_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """The state that is planned is the one that a run writes."""
+    folder = pictures.kohya(tmp_path / "boxes", 2)
+    config = settings(tmp_path / "a.toml", "moa-mini", steps=3, batch_size=1, keep_every=1, precision="float32")
+    options = (
+        "--output",
+        str(tmp_path / "out"),
+        "--data.folder",
+        str(folder),
+        "--data.side",
+        "128",
+        "--tracker",
+        "none",
+    )
+    options = (*options, "--models.clip_vision", "", "--validation.every", "0", "--adapter.rank", "4")
+    plan(config, *options)
+    told = capsys.readouterr().out
+    found = re.search(r"at most ([\d.]+) GiB .*, and 3 that train.keep_every keeps, ([\d,]+) MiB each", told)
+    assert found is not None, told
+    commands.command("train", str(config), *options)
+    size = (tmp_path / "out" / "state.safetensors").stat().st_size
+    assert int(found[2].replace(",", "")) == pytest.approx(size / 2**20, rel=0.03)
+    assert float(found[1]) == pytest.approx(6 * size / 2**30, abs=0.01)
 
 
 def test_plan_names_the_first_setting_with_which_a_card_is_large_enough():

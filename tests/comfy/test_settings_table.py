@@ -10,7 +10,7 @@ from comfyui_moa.moa_attention.training.field_docs import field_docs
 from comfyui_moa.moa_attention.training.rules import rule_of
 from comfyui_moa.nodes.train import DEFAULTS, INPUTS, MoATrain
 from comfyui_moa.recipes.adapter.overrides import table_fields
-from comfyui_moa.recipes.adapter.settings_table import TABLES, main, settings_table
+from comfyui_moa.recipes.adapter.settings_table import PAGE, TABLES, main, settings_page, settings_table
 
 CLASSES = [kind for name, kind in TABLES.items() if name]
 
@@ -48,4 +48,9 @@ def test_the_table_has_a_line_for_each_setting(capsys: pytest.CaptureFixture[str
         table = settings_table(name)
         assert table in printed
         assert len(table.splitlines()) == 2 + len(table_fields(name))
+    assert printed == settings_page()
     assert "### [train]" in printed and "| `batch_size`" in printed and r"<\|image\|>" in printed
+
+
+def test_the_page_of_the_documentation_is_the_one_that_is_made():
+    assert PAGE.read_text(encoding="utf-8") == settings_page()

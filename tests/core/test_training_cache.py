@@ -120,6 +120,27 @@ def test_progress_counts_the_pictures_of_all_processes(many: Path):
     assert all(a <= b for (a, _), (b, _) in itertools.pairwise(seen))
 
 
+def test_progress_counts_pictures_that_are_encoded(many: Path):
+    class Watched(ToyEncoders):
+        encoded = 0
+
+        def latents(self, images: Tensor) -> Tensor:
+            self.encoded += len(images)
+            return super().latents(images)
+
+    encoders, seen = Watched(), list[tuple[int, int]]()
+    build_cache(
+        read_folder(many),
+        encoders,
+        SETTINGS,
+        many.parent / "cache",
+        lambda done, _: seen.append((done, encoders.encoded)),
+    )
+    assert (seen[0], seen[-1][0]) == ((0, 0), PICTURES) and len(seen) > 3
+    broken = PICTURES - encoders.encoded
+    assert broken < encoders.batch and all(done <= encoded + broken for done, encoded in seen)
+
+
 def test_a_process_that_is_lost_ends_the_others_with_a_sentence(many: Path):
     def fill(share: CacheShare, encoders: ToyEncoders) -> None:
         build_cache(read_folder(many), encoders, SETTINGS, many.parent / "cache", lambda *_: None, 1, share)

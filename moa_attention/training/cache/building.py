@@ -103,9 +103,7 @@ def encoded_shards(
         for path, members in missing.items():
             encoded: list[EncodedPicture | BadPicture] = []
             while len(encoded) < len(members):
-                chunk = []
-                for pair in islice(prepared, min(batch, len(members) - len(encoded))):
-                    chunk.append(pair)
-                    advance(1)
+                chunk = list(islice(prepared, min(batch, len(members) - len(encoded))))
                 encoded += encode_chunk(chunk, encoders, settings, part)
+                advance(len(chunk))
             yield path, encoded

@@ -20,7 +20,7 @@ from ....moa_attention.training.config import SheetConfig
 from ....moa_attention.training.data.captions import find_words
 from ....moa_attention.training.data.images import read_image, read_masks
 from ....moa_attention.training.data.pictures import TrainingPicture
-from ....moa_attention.training.objective import mixed_precision
+from ....moa_attention.training.precision import mixed_precision
 from ...sockets import Subject
 from ..model.patch import host_patcher
 from .encoders import HostEncoders
@@ -89,7 +89,7 @@ class ValidationSheet:
         subjects = [] if features is None else [Subject(self.prompts[prompt], 1, features, "")]
         device = self.sampler.model.load_device
         # The adapter being trained is in float32, whatever the base model's precision.
-        with mixed_precision(torch.empty(0, device=device), device.type != "cpu"):
+        with mixed_precision(device, device.type != "cpu"):
             latent, router_map = self.sampler.sample(prompt, subjects, seed, adapter)
         return self.sampler.decode(latent), router_map
 

@@ -20,11 +20,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
 
+from ....moa_attention.training.precision import mixed_precision
 from ..data.dataset import load
 from ..data.faces import WEIGHTS, WORK
 from .diffusion import velocity_loss
 from .preview import sample_sheet
-from .session import DEVICE, Session, fast_autocast
+from .session import DEVICE, Session
 from .text import tokenise
 from .unet import WIDTH, export_model, load_model, new_model
 
@@ -105,7 +106,7 @@ class Training:
         """One update; gives the loss of this process's share. What is drawn depends on the step alone."""
         torch.manual_seed(self.session.step * self.processes + self.rank)
         batch = data.draw(BATCH // self.processes)
-        with fast_autocast():
+        with mixed_precision(DEVICE):
             loss = velocity_loss(self.model, self.alpha_bar, *batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()

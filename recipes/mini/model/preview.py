@@ -7,11 +7,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ....moa_attention.training.precision import mixed_precision
 from ..data.dataset import SIZE
 from ..data.faces import WEIGHTS, WORK
 from ..data.scenes import SCENES
 from .diffusion import sample
-from .session import fast_autocast
+from .session import DEVICE
 from .text import tokenise
 from .unet import decode_latents, export_model, load_decoder, load_model, steps_of
 
@@ -21,7 +22,7 @@ PEOPLE = ("a man", "a woman", "a man and a woman")
 def sample_sheet(model: nn.ModuleDict, alpha_bar: Tensor, path: Path) -> None:
     """Write a picture: a row for each of `PEOPLE`, a column for each scene."""
     tokens = tokenise([f"{who} {place}" for who in PEOPLE for place in SCENES])
-    with fast_autocast():
+    with mixed_precision(DEVICE):
         latents = sample(model.eval(), alpha_bar, tokens).float()
     pictures = (decode_latents(load_decoder(), latents) * 255).round().to(torch.uint8).movedim(1, -1).numpy()
     rows = pictures.reshape(len(PEOPLE), len(SCENES), SIZE, SIZE, 3).transpose(0, 2, 1, 3, 4)

@@ -18,13 +18,6 @@ DEVICE = comfy.model_management.get_torch_device()
 """The host's compute device, also that of all training here."""
 
 
-def fast_autocast() -> torch.autocast:
-    """Autocast to bfloat16, except on a CPU without instructions for it, which takes some twenty times as long as in float32."""
-    # The function is not public; torch has no public one that tells emulated bfloat16 from native.
-    fast = DEVICE.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
-    return torch.autocast(DEVICE.type, torch.bfloat16, enabled=fast)
-
-
 class Stateful(Protocol):
     """A module, an optimiser or a schedule."""
 

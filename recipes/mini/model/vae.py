@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ....moa_attention.pictures import grid, to_image
+from ....moa_attention.training.precision import mixed_precision
 from ....nodes.host.model.mini import MiniLatent, build_autoencoder
 from ..data.dataset import SIZE, load
 from ..data.faces import WEIGHTS, WORK
 from ..data.latents import PATCH, to_pictures
 from .head_start import set_encoder, start_decoder
-from .session import DEVICE, Session, export, fast_autocast
+from .session import DEVICE, Session, export
 
 PEAK_RATE = 1e-3
 NOISE = 0.16
@@ -68,7 +69,7 @@ def reconstruction_loss(decoder: nn.Module, latents: Tensor, pictures: Tensor) -
 def reconstruction_sheet(model: TAESD) -> float:
     """Write `.mini/vae_sheet.png`, test pictures above their reconstructions; returns the PSNR over 32 of them."""
     images = load("test").images[:32]
-    with fast_autocast():
+    with mixed_precision(DEVICE):
         decoded = model.taesd_decoder(model.taesd_encoder(to_pictures(images).to(DEVICE))).float().cpu()
     pictures = (decoded.clamp(0, 1) * 255).round().to(torch.uint8).movedim(1, -1).numpy()
     rows = torch.from_numpy(np.stack([x[i : i + 8] for i in (0, 8) for x in (images, pictures)]))
@@ -90,7 +91,7 @@ def train_decoder(minutes: float, shipped: bool) -> TAESD:
     while session.progress < 1:
         optimiser.param_groups[0]["lr"] = session.rate(PEAK_RATE)
         inputs, pictures = draw_batch(images, latents, whole=session.progress > 0.8)
-        with fast_autocast():
+        with mixed_precision(DEVICE):
             total, error = reconstruction_loss(decoder, inputs, pictures)
         optimiser.zero_grad(set_to_none=True)
         total.backward()
