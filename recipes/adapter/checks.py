@@ -28,6 +28,7 @@ def check_training(settings: Settings, stored: StoredRun | None) -> list[str]:
     Raises: ValueError as the checks below.
     """
     check_files(settings.models)
+    check_weights(settings)
     check_image_encoder(settings)
     check_folder(settings)
     check_validation(settings)
@@ -56,6 +57,7 @@ def check_exporting(settings: Settings, steps: Sequence[int]) -> None:
 def check_planning(settings: Settings) -> None:
     """Raises: ValueError when the base model or the adapter in adapter.start cannot be read."""
     check_files(ModelSettings(settings.models.checkpoint))
+    check_weights(settings)
     check_start_file(settings)
 
 
@@ -82,6 +84,14 @@ def check_files(models: ModelSettings) -> None:
         raise SettingsError('models.prediction: moa-mini is recognised. Leave it at "checkpoint".')
     if models.zero_snr and models.prediction == "checkpoint":
         raise SettingsError('models.zero_snr has an effect only with models.prediction = "noise" or "v".')
+
+
+def check_weights(settings: Settings) -> None:
+    """Raises: SettingsError when a base model in 8 bits would save nothing."""
+    if settings.models.weights == "fp8" and settings.models.checkpoint == MINI:
+        raise SettingsError('models.weights: moa-mini is too small to need 8 bits. Leave it at "checkpoint".')
+    if settings.models.weights == "fp8" and not settings.train.checkpointing:
+        raise SettingsError('models.weights = "fp8" saves memory only with train.checkpointing = true. Set both.')
 
 
 def check_folder(settings: Settings) -> None:

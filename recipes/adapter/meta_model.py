@@ -1,6 +1,7 @@
 """The models of a run on PyTorch's `meta` device, with shapes but no contents, and the footprint of one step with them."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import comfy.model_detection
@@ -22,7 +23,7 @@ from ...nodes.host.model.mini import Mini
 from ...nodes.host.model.patch import host_patcher
 from ...nodes.host.model.unet import unet_of
 from ...nodes.host.training.base import HostBase, checkpointed
-from .settings import MINI, Settings, SettingsError
+from .settings import MINI, ModelSettings, Settings, SettingsError
 
 META = torch.device("meta")
 TOKENS, SUBJECTS, CLIP_WIDTH = 77, 2, 768
@@ -50,10 +51,13 @@ def model_config(checkpoint: str) -> Any:
     return config
 
 
-def meta_model(checkpoint: str) -> Any:
-    """The U-Net as the host builds it, in float32 without contents: -> ModelPatcher."""
-    config = model_config(checkpoint)
-    config.set_inference_dtype(torch.float32, None)
+def meta_model(models: ModelSettings) -> Any:
+    """The U-Net as the host builds it, without contents and computed in float32: -> ModelPatcher."""
+    config = model_config(models.checkpoint)
+    if models.weights == "fp8":
+        config.set_inference_dtype(torch.float8_e4m3fn, torch.float32)
+    else:
+        config.set_inference_dtype(torch.float32, None)
     model = config.get_model({}, PREFIX, device=META).to(META)
     return comfy.model_patcher.ModelPatcher(model.eval().requires_grad_(False), load_device=META, offload_device=META)
 
@@ -91,7 +95,7 @@ def planned_batch(settings: Settings) -> Batch:
     embedded = settings.models.checkpoint == MINI
     bundled = read_header(WEIGHTS / "mini" / "adapter.safetensors").config
     width = bundled.image_width if embedded else CLIP_WIDTH
-    return meta_batch(meta_model(settings.models.checkpoint), settings, width, embedded)
+    return meta_batch(meta_model(settings.models), settings, width, embedded)
 
 
 def estimate(settings: Settings, fused: bool) -> Footprint:
@@ -100,7 +104,7 @@ def estimate(settings: Settings, fused: bool) -> Footprint:
     Args: fused: as in `footprint`; false for a CPU.
     Raises: SettingsError as `model_config`.
     """
-    model, chosen = meta_model(settings.models.checkpoint), settings.adapter
+    model, chosen = meta_model(settings.models), settings.adapter
     embedded = settings.models.checkpoint == MINI
     bundled = read_header(WEIGHTS / "mini" / "adapter.safetensors").config
     width = bundled.image_width if embedded else CLIP_WIDTH
@@ -113,4 +117,7 @@ def estimate(settings: Settings, fused: bool) -> Footprint:
     batch = meta_batch(model, settings, width, embedded)
     with checkpointed(model.model) if settings.train.checkpointing else nullcontext():
         found = footprint(Objective(adapter, base, settings.train), unet_of(model.model), batch, settings.train, fused)
-    return found.in_bfloat16() if fused and settings.train.precision == "bfloat16" else found
+    if not fused or settings.train.precision != "bfloat16":
+        return found
+    half = found.in_bfloat16()
+    return replace(half, base=found.base) if settings.models.weights == "fp8" else half

@@ -7,6 +7,7 @@ import comfy.clip_vision
 import comfy.model_sampling
 import comfy.sd
 import comfy.utils
+import torch
 
 from ...moa_attention.formats.adapter import load_adapter
 from ...nodes.host.files.adapters import open_adapter
@@ -38,7 +39,8 @@ def load_frozen(models: ModelSettings) -> FrozenModels:
     if models.checkpoint == MINI:
         model, clip, vae = load_mini(WEIGHTS / "mini")
     else:
-        model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(models.checkpoint)
+        options = {"dtype": torch.float8_e4m3fn} if models.weights == "fp8" else {}
+        model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(models.checkpoint, model_options=options)
     if models.prediction != "checkpoint":
         model = predicting(model, models)
     if models.vae:

@@ -20,7 +20,7 @@ from .commands import read_request
 from .course import course, fitting, states_on_disk
 from .cpu_memory import beside_the_base, vae_peak
 from .meta_model import estimate, planned_batch
-from .settings import Settings
+from .settings import MINI, Settings
 
 REACHED = 0.3
 """The share of that speed which training a U-Net reaches: a guess, not a measurement."""
@@ -44,6 +44,8 @@ def variants(settings: Settings) -> Iterator[tuple[str, Settings]]:
     if settings.train.ema_decay:
         settings = replace(settings, train=replace(settings.train, ema_decay=0.0))
         yield "and train.ema_decay = 0", settings
+    if settings.models.weights != "fp8" and settings.models.checkpoint != MINI:
+        yield 'and models.weights = "fp8"', replace(settings, models=replace(settings.models, weights="fp8"))
 
 
 @dataclass(frozen=True)

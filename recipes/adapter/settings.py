@@ -39,6 +39,10 @@ class ModelSettings:
     of it and need "v", as they need ComfyUI's ModelSamplingDiscrete in a workflow."""
     zero_snr: bool = setting(False, fixed=True)
     """With prediction "noise" or "v": the last timestep is pure noise (zsnr), as in ModelSamplingDiscrete."""
+    weights: Literal["checkpoint", "fp8"] = setting("checkpoint", fixed=True)
+    """How the frozen U-Net is held in memory. "checkpoint" is what ComfyUI chooses for the file and the device, "fp8"
+    rounds it to 8 bits, in which every layer is converted when it is used. It needs train.checkpointing, because
+    otherwise the converted layers are all kept for the backward pass."""
 
 
 @dataclass(frozen=True, config=STRICT)

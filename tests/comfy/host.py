@@ -122,11 +122,17 @@ def build(
     return config.get_model({}, "", device=torch.device(device)).to(device).eval().requires_grad_(False)
 
 
-def patcher(family: type[BASE], layout: dict[str, Any], seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
-    """A ModelPatcher around a model with random weights."""
+def patcher(
+    family: type[BASE],
+    layout: dict[str, Any],
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    compute: torch.dtype | None = None,
+) -> Any:
+    """A ModelPatcher around a model with random weights; computed in another dtype where one is given."""
 
     def make(disable_dynamic: bool = False) -> Any:
-        model = build(family, layout, dtype=dtype)
+        model = build(family, layout, dtype=dtype, compute=compute)
         randomise(model.diffusion_model, seed)
         kind = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
         load_device = comfy.model_management.get_torch_device()

@@ -57,6 +57,7 @@ def refusal(name: str, *arguments: str) -> str:
         ("models__clip_vision", "no.safetensors", "models.clip_vision: there is no file"),
         ("models__prediction", "v", "models.prediction: moa-mini is recognised"),
         ("models__zero_snr", True, "models.zero_snr has an effect only with models.prediction"),
+        ("models__weights", "fp8", "models.weights: moa-mini is too small to need 8 bits"),
         ("adapter__start", "no.safetensors", "adapter.start: there is no file"),
         ("train__only_routers", True, "only_routers fits routers to adapter.start, but there is no file"),
         ("data__folder", "/no/such", "data.folder: there is no folder of pictures .*such"),

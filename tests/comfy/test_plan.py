@@ -39,21 +39,29 @@ def settings(path: Path, checkpoint: str, **train: object) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("base", "parameters"), [("sd15", 859.5e6), ("sdxl", 2567.5e6)])
-def test_plan_names_what_would_make_it_fit(
-    base: str, parameters: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    full_width.hollow_checkpoint(tmp_path / "base.safetensors", base)
-    config = settings(tmp_path / "a.toml", (tmp_path / "base.safetensors").as_posix(), batch_size=8)
-    plan(config, "--card", "RTX 3060")
-    rows = [
-        line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("| ") and "GiB" not in line
-    ]
-    names, totals = [row[1].strip() for row in rows], [float(row[6]) for row in rows]
+def test_plan_names_what_would_make_it_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    checkpoint = full_width.hollow_checkpoint(tmp_path / "base.safetensors", "sd15")
+    config = settings(tmp_path / "a.toml", checkpoint.as_posix(), batch_size=8)
+    _, rows = table(capsys, config, "--card", "RTX 3060")
+    names, totals = [row[0] for row in rows], [float(row[5]) for row in rows]
     assert names[0] == "as it is" and "train.checkpointing = true" in names[2] and "rank = 64" in names[3]
     assert totals[0] > totals[1] > totals[3] > totals[4] and totals[0] > 1.5 * totals[-1]
-    assert rows[0][7].strip() in ("yes", "no") and float(rows[0][8]) >= 0
-    assert float(rows[0][2]) == pytest.approx(parameters * 2 / 2**30, rel=0.01)
+    assert rows[0][6] in ("yes", "no") and float(rows[0][7]) >= 0
+    assert 'weights = "fp8"' in names[-1]
+    check_weights(rows, 859.5e6)
+
+
+def test_plan_counts_the_weights_of_sdxl(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    checkpoint = full_width.hollow_checkpoint(tmp_path / "base.safetensors", "sdxl")
+    few = {"batch_size": 1, "checkpointing": True, "ema_decay": 0.0}
+    _, rows = table(capsys, settings(tmp_path / "a.toml", checkpoint.as_posix(), **few), "--adapter.rank", "64")
+    check_weights(rows, 2567.5e6)
+
+
+def check_weights(rows: list[list[str]], parameters: float) -> None:
+    """Two bytes for each weight of the base model, and one in 8 bits."""
+    assert float(rows[0][1]) == pytest.approx(parameters * 2 / 2**30, rel=0.01)
+    assert float(rows[-1][1]) == pytest.approx(parameters / 2**30, rel=0.01)
 
 
 def table(capsys: pytest.CaptureFixture[str], config: Path, *arguments: str) -> tuple[str, list[list[str]]]:
@@ -132,6 +140,13 @@ def test_plan_names_the_first_setting_with_which_a_card_is_large_enough():
     assert fitting(totals) == (
         "Cards of 8 GiB: none of these; 12 GiB: least; 16 GiB: less; 24 GiB: less; 48 GiB: as it is; 80 GiB: as it is."
     )
+
+
+def test_plan_refuses_a_base_in_8_bits_that_would_save_nothing(tmp_path: Path):
+    full_width.hollow_checkpoint(tmp_path / "base.safetensors", "sd15")
+    config = settings(tmp_path / "a.toml", (tmp_path / "base.safetensors").as_posix())
+    with pytest.raises(SystemExit, match=r'models.weights = "fp8" saves memory only with train.checkpointing = true'):
+        plan(config, "--models.weights", "fp8")
 
 
 def test_plan_refuses_what_it_cannot_read(tmp_path: Path):

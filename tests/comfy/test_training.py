@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import comfy.supported_models
 import host
 import pictures
 import pytest
@@ -116,6 +117,22 @@ def test_checkpointing_changes_no_gradient(family: str, rank: int):
     for name in moved:
         torch.testing.assert_close(twice[1][name], plain[1][name], rtol=1e-3, atol=1e-6)
     assert "forward" not in vars(next(iter(model.model.diffusion_model.input_blocks[1])))
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_base_in_8_bits_trains_as_its_rounded_weights_do(rank: int):
+    """As models.weights = "fp8" loads it: the host converts every layer when it is used."""
+    family, layout = comfy.supported_models.SD15, host.sd15_layout(32, host.SD15_CONTEXT)
+    stored = host.patcher(family, layout, dtype=torch.float8_e4m3fn, compute=torch.float32)
+    rounded = host.patcher(family, layout)
+    for weight in rounded.model.diffusion_model.parameters():
+        weight.data = weight.data.to(torch.float8_e4m3fn).float()
+    ours, theirs = (step(model, None, True, rank) for model in (stored, rounded))
+    assert {w.dtype for w in stored.model.diffusion_model.parameters()} == {torch.float8_e4m3fn}
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-4)
+    assert ours[1].keys() == theirs[1].keys() and any(g.abs().sum() > 0 for g in theirs[1].values())
+    for name, gradient in theirs[1].items():
+        torch.testing.assert_close(ours[1][name], gradient, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
