@@ -1,8 +1,10 @@
 """docs/host-interfaces.md lists each name of ComfyUI that the nodes use."""
 
 import ast
+import re
 
-from devtools.interfaces import host_names, table, used
+from devtools.host import ROOT
+from devtools.interfaces import PAGE, host_names, table, used
 
 
 def test_every_name_is_listed():
@@ -22,3 +24,8 @@ comfy.utils.flag = True
 """
     expected = {("comfy.utils", "load"), ("comfy.sd", "VAE"), ("comfy_api.latest", "io.Int.Input")}
     assert set(host_names(ast.parse(code))) == expected | {("comfy.utils", "state.items")}
+
+
+def test_every_file_of_the_page_is_there():
+    files = set(re.findall(r"[a-z_./]+\.py", PAGE.read_text(encoding="utf-8"))) - {"dev.py"}
+    assert len(files) > 30 and [file for file in files if not (ROOT / "nodes" / file).is_file()] == []
