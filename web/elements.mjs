@@ -3,6 +3,18 @@
 /** Of subjects, in their order: those of `moa_attention/pictures.py`. */
 export const COLOURS = ["#e59e00", "#57b5e8", "#009e73", "#f0e342", "#cc78a6", "#d65e00", "#0073b2", "#b2b2b2"];
 
+/**
+ * Gives a node the height that its widgets need now, and again whenever an element in one of them becomes higher: the page hides
+ * the elements of nodes outside its view, which then have no height.
+ */
+export function fitTo(node, element) {
+    new ResizeObserver(() => {
+        const [width, height] = node.size;
+        node.setSize([width, Math.max(height, node.computeSize()[1])]);
+        node.setDirtyCanvas(true, true);
+    }).observe(element);
+}
+
 /** An element with properties and children. */
 export function make(tag, properties = {}, children = []) {
     const element = Object.assign(document.createElement(tag), properties);

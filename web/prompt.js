@@ -2,7 +2,7 @@
 
 import { app } from "/scripts/app.js";
 import { connectedSubjects } from "./connected_subjects.mjs";
-import { COLOURS, make } from "./elements.mjs";
+import { COLOURS, fitTo, make } from "./elements.mjs";
 import { bind } from "./prompt_words.mjs";
 
 const NEIGHBOURS = 2;
@@ -29,6 +29,7 @@ function addHelper(node) {
         getMaxHeight: height,
     });
     widget.serialize = false;
+    fitTo(node, words);
     let shown;
     // The page has no event for a change of another node's word or of a link further away.
     const timer = setInterval(() => {
@@ -39,9 +40,6 @@ function addHelper(node) {
         if (state === shown) return;
         shown = state;
         words.replaceChildren(...lines(text, subjects));
-        const [width, high] = node.size;
-        node.setSize([width, Math.max(high, node.computeSize()[1])]);
-        node.setDirtyCanvas(true, true);
     }, EVERY_MS);
     const removed = node.onRemoved;
     node.onRemoved = function () {

@@ -2,7 +2,7 @@
 
 import { api } from "/scripts/api.js";
 import { app } from "/scripts/app.js";
-import { make } from "./elements.mjs";
+import { fitTo, make } from "./elements.mjs";
 import { RouterMaps } from "./router_maps.mjs";
 
 const MARGIN = 6;
@@ -27,27 +27,21 @@ function addExplorer(node) {
         getMaxHeight: height,
     });
     widget.serialize = false;
-    const fit = () => {
-        const [width, high] = node.size;
-        node.setSize([width, Math.max(high, node.computeSize()[1])]);
-        node.setDirtyCanvas(true, true);
-    };
+    fitTo(node, content);
     const executed = node.onExecuted;
     node.onExecuted = function (output) {
         executed?.apply(this, arguments);
         const found = output?.moa_maps ?? [];
         const open = content.querySelector("canvas") !== null;
-        content.replaceChildren(...(found.length ? [opener(found, content, fit, open)] : []));
-        fit();
+        content.replaceChildren(...(found.length ? [opener(found, content, open)] : []));
     };
 }
 
-function opener(found, content, fit, open) {
+function opener(found, content, open) {
     const button = make("button", { style: `height: ${LINE}px; cursor: pointer`, textContent: "Show steps, layers and subjects" });
     button.onclick = async () => {
         const maps = await Promise.all(found.map(load));
         content.replaceChildren(...explorer(maps));
-        fit();
     };
     if (open) button.onclick();
     return button;

@@ -71,6 +71,24 @@ def test_a_missing_word_is_marked_and_the_near_miss_binds(page: Page, helper: Lo
     assert sorted(words) == ["man", "women"]
 
 
+@pytest.mark.parametrize("helper", [False], ids=["canvas"], indirect=True)
+def test_the_node_has_room_for_words_that_changed_outside_the_view(page: Page, helper: Locator):
+    """The page hides the elements of nodes outside its view; a hidden element has no height."""
+    expect(helper.locator("mark")).to_have_count(2)
+    offset = page.evaluate("[...window.app.canvas.ds.offset]")
+    look = "offset => { window.app.canvas.ds.offset = offset; window.app.canvas.setDirty(true, true); }"
+    page.evaluate(look, [1e5, 1e5])
+    expect(helper).to_be_hidden()
+    page.evaluate(f"{PROMPT}.widgets[0].value = 'two women and a salaryman'")
+    expect(helper).to_contain_text("'woman' is not in the prompt.")
+    page.evaluate(look, offset)
+    page.wait_for_function(
+        f"""() => {{ const words = document.querySelector('.moa-prompt').firstChild;
+            const widget = {PROMPT}.widgets.find(each => each.name === 'words');
+            return words.offsetHeight > 40 && widget.computedHeight >= words.offsetHeight; }}"""
+    )
+
+
 def test_the_widget_is_neither_saved_nor_sent(page: Page, helper: Locator):
     expect(helper.locator("mark")).to_have_count(2)
     node = page.evaluate(f"{PROMPT}.serialize()")
