@@ -9,7 +9,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "soak"))
 
-from soaking import judged_error, soak  # noqa: E402
+from soaking import Result, judged_error, soak  # noqa: E402
 
 
 @pytest.mark.slow
@@ -38,3 +38,8 @@ THEIRS = '  File "/c/comfy/model_base.py", line 1, in apply_model\n'
 def test_only_our_sentences_are_refusals(kind: str, message: str, place: str, refusal: bool):
     error = {"node_type": "ApplyMoA", "exception_type": kind, "exception_message": message, "traceback": ["x", place]}
     assert (judged_error(error) == "refused by a sentence") == refusal
+
+
+def test_memory_that_is_kept_is_growth_and_one_high_reading_is_not():
+    assert Result(mebibytes=[700, 701, 753, 702, 707]).growth == pytest.approx(0.0014, abs=1e-4)
+    assert Result(mebibytes=[700, 710, 720, 730, 740]).growth == pytest.approx(0.0286, abs=1e-4)

@@ -45,8 +45,9 @@ class Result:
 
     @property
     def growth(self) -> float:
-        """Of the memory since the first measurement, relative to it."""
-        return max(self.mebibytes) / self.mebibytes[0] - 1 if self.mebibytes else 0.0
+        """Of the memory since the first measurement, relative to it. A single reading may contain what is freed a moment later,
+        which the smallest of the last three does not."""
+        return min(self.mebibytes[-3:]) / self.mebibytes[0] - 1 if self.mebibytes else 0.0
 
 
 @contextmanager
