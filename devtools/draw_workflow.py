@@ -25,11 +25,13 @@ READY = "window.app?.graph && window.app.extensions.length > 20"
 SIZE = {
     "CheckpointLoaderSimple": (270, 100), "CLIPVisionLoader": (270, 60), "MoALoadMini": (270, 100),
     "LoadMoAAdapter": (270, 100), "LoadImage": (215, 290), "MoATextEncode": (270, 290), "CLIPTextEncode": (270, 120),
-    "ApplyMoA": (210, 326), "SaveImage": (250, 230), "RouterVisualize": (250, 415), "SaveAnimatedWEBP": (250, 330),
+    "SaveImage": (250, 230), "RouterVisualize": (250, 415), "SaveAnimatedWEBP": (250, 330),
     "PrimitiveString": (270, 60), "PrimitiveStringMultiline": (270, 100),
 }  # fmt: skip
 """Width and height of nodes whose own size does not show a file's name, a prompt or a picture."""
-PLACE = """([groups, sizes, note]) => {
+TEXT = {"ApplyMoA": 64, "MoATextEncode": 58}
+"""Height of what nodes show after a run below their inputs."""
+PLACE = """([groups, sizes, texts, note]) => {
     const graph = window.app.graph, gap = 24, head = 50, top = 100;
     let x = 40, lowest = 0, readMe;
     for (const [title, columns] of Object.entries(groups)) {
@@ -40,7 +42,8 @@ PLACE = """([groups, sizes, note]) => {
             for (const id of ids) {
                 const node = graph.getNodeById(id);
                 for (const w of node.widgets ?? []) if (w.name === "control_after_generate") w.value = "fixed";
-                const [w, h] = node.computeSize(), filled = node.inputs?.some(input => input.widget && input.link != null);
+                const [w, own] = node.computeSize(), h = own + (texts[node.type] ?? 0);
+                const filled = node.inputs?.some(input => input.widget && input.link != null);
                 const [wide, high] = sizes[node.type] ?? [210, h];
                 node.setSize([Math.max(w, wide), filled ? h : high]);
                 node.pos = [x, y + 30];
@@ -79,7 +82,7 @@ def draw(page: Page, made: Template, name: str) -> dict[str, Any]:
     """The UI-format workflow of a template, whole in view; leaves it on the page's canvas."""
     page.evaluate("([prompt, name]) => window.app.loadApiJson(prompt, name)", [made.nodes, name])
     page.wait_for_timeout(500)
-    page.evaluate(PLACE, [made.groups, SIZE, made.note])
+    page.evaluate(PLACE, [made.groups, SIZE, TEXT, made.note])
     page.wait_for_timeout(1500)
     return page.evaluate("window.app.graph.serialize()")
 

@@ -20,7 +20,7 @@ from .walkthrough import Walkthrough
 RUN_MS = 600_000
 """A busy machine takes its time."""
 TEMPLATE = "two_people_mini"
-OTHER = demo.EXAMPLES / "references" / "moa_example" / "person_4.png"
+OTHER = demo.EXAMPLES / "references" / "moa_man_2.png"
 
 
 def first_steps(page: Page, folder: Path) -> str:
@@ -86,6 +86,7 @@ def own_picture(walk: Walkthrough) -> None:
     walk.write(
         "Drop a picture onto *The man* and run again. The man changes; the woman and the beach stay almost as they were."
     )
+    walk.focus("With your people")
     walk.show("4-other-man", "The same prompt with another man")
     walk.write("## 4. Change the prompt")
     walk.set("The prompt", "text", "a man and a woman in the snow")
@@ -116,11 +117,12 @@ def the_map(walk: Walkthrough) -> None:
 MISTAKES = [
     ("7-missing-word", "The prompt lacks the word", ("The prompt", "text", "a man and two women in the snow"), "message",
      "Subject 'woman' (occurrence 1) is not in the prompt",
-     "The node marks the word before the run, and offers *women* instead. If you run nevertheless, nothing is sampled."),
+     "The node marks the word before the run, and offers *women* instead. If you run nevertheless, nothing is sampled, and *View details*\n"
+     "shows the message."),
     ("8-same-word", "Two subjects have the same word", ("Encode the woman", "word", "man"), "message",
      "Two subjects are bound to the same 'man'", "Give each subject its own word, or set *occurrence* to 2 for the second *man*."),
     ("9-no-region", "The router *mask* has no region", ("Apply MoA", "router", "mask"), "message",
-     "region", "The router *mask* puts each subject into its region, which *Subject Settings (MoA)* takes from a mask."),
+     "a subject of the prompt has no region", "The router *mask* puts each subject into its region, which *Subject Settings (MoA)* takes from a mask."),
     ("10-strength-0", "The strength is 0", ("Apply MoA", "strength", 0), "notes",
      "No subject takes part: 'strength' in 'Apply MoA' is 0.", "The run succeeds, and the pictures are the base model's. A line on *Apply MoA* has the reason."),
     ("11-size", "The size is one that MoA Mini does not know", ("Size and number", "width", 256), "notes",
@@ -146,8 +148,12 @@ def mistakes(walk: Walkthrough) -> None:
         walk.write(f"> {line}")
         walk.write(advice)
         walk.focus("The prompt" if "word" in heading else "Apply MoA")
+        if where == "message":
+            walk.page.get_by_role("button", name="View details").click()
+            walk.page.get_by_test_id("properties-panel").get_by_text(expected).first.wait_for()
         walk.show(name, heading.replace("*", ""))
-        walk.page.keyboard.press("Escape")
+        if where == "message":
+            walk.page.get_by_test_id("properties-panel").get_by_role("button", name="Toggle properties panel").click()
         walk.set(change[0], change[1], before)
 
 

@@ -72,6 +72,6 @@ def show_strip(w: Workflow, positive: Output, negative: Output, before: list[Out
     animation = w.add("SaveAnimatedWEBP", "The animation", images=batch, filename_prefix="moa", fps=3.0, lossless=True,
                       quality=80, method="default")  # fmt: skip
     number = len(w.groups) + 1
-    w.group(f"{number}  Sample each step", [*before, apply, latent], [*sampled, batch])
+    w.group(f"{number}  Sample each step", [*before, apply], [latent, *sampled, batch])
     w.group(f"{number + 1}  Pictures", [strip, animation])
     w.thumbnail = [strip.node]
