@@ -114,7 +114,16 @@ class ApplyMoA(io.ComfyNode):
             category=CATEGORY,
             description="Adds an adapter to a model. Prompts with subjects then show them; prompts without subjects give exactly "
             "the base model's result.",
-            search_aliases=["moa apply", "mixture of attention", "ip adapter apply", "personalize", "face", "subject"],
+            search_aliases=[
+                "moa apply",
+                "mixture of attention",
+                "ip adapter apply",
+                "personalize",
+                "face",
+                "subject",
+                "consistent character",
+                "instantid",
+            ],
             inputs=[
                 io.Model.Input(
                     "model", tooltip="A model of the adapter's family, such as SD1.5. LoRAs may come before or after."

@@ -34,7 +34,15 @@ class SubjectEncode(io.ComfyNode):
             display_name=TITLE,
             category=CATEGORY,
             description="Encodes one or more pictures of one person or thing and binds them to a word of the prompt.",
-            search_aliases=["moa subject", "face encode", "reference image", "ip adapter encode", "identity", "person"],
+            search_aliases=[
+                "moa subject",
+                "face encode",
+                "reference image",
+                "ip adapter encode",
+                "identity",
+                "person",
+                "consistent character",
+            ],
             inputs=[
                 AdapterSocket.Input("adapter", tooltip="The adapter that Apply MoA also uses."),
                 io.Image.Input(

@@ -27,7 +27,7 @@ class MoAFaceEmbedding(io.ComfyNode):
             category=CATEGORY,
             description="Computes the embedding of one face in each picture, for FaceID files. The recogniser comes from another "
             "pack. This extension contains none, because InsightFace's models are for non-commercial use only.",
-            search_aliases=["moa face", "insightface", "faceid", "face embeds", "arcface"],
+            search_aliases=["moa face", "insightface", "faceid", "face embeds", "arcface", "instantid"],
             inputs=[
                 io.Image.Input("images", tooltip="One or several pictures of the same person."),
                 io.MultiType.Input(

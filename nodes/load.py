@@ -125,7 +125,14 @@ class MoALoadIPAdapter(io.ComfyNode):
             category=CATEGORY,
             description="Finds and loads the IP-Adapter for a preset, and the CLIP vision model that it reads. Files are recognised by "
             "their tensors; names count only where several kinds have the same tensors.",
-            search_aliases=["ipadapter unified loader", "ip adapter", "ip-adapter preset", "clip vision", "faceid"],
+            search_aliases=[
+                "ipadapter unified loader",
+                "ip adapter",
+                "ip-adapter preset",
+                "clip vision",
+                "faceid",
+                "instantid",
+            ],
             inputs=[
                 io.Model.Input(
                     "model", tooltip="The checkpoint's model. It decides between files for SD1.5 and for SDXL."

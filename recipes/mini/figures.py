@@ -56,7 +56,7 @@ def one_person(pipeline: MiniPipeline, identities: Identities) -> Image.Image:
     ours, maps = zip(*(pipeline.generate([ImageRequest(prompt, (s,), seed)]) for s in subjects), strict=True)
     cells = [(PRIOR_LABEL, image_cell(prior[0]))]
     cells += [("", reference_inset(image[0], r)) for image, r in zip(ours, references, strict=True)]
-    return row([*cells, ("router: R_1", router_cell(ours[0][0], to_mask(torch.cat(maps).mean(0), 0)))])
+    return row([*cells, ("router's map", router_cell(ours[0][0], to_mask(torch.cat(maps).mean(0), 0)))])
 
 
 def two_people(pipeline: MiniPipeline, identities: Identities) -> Image.Image:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from devtools import archive
+
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
@@ -75,6 +77,12 @@ def test_groups_give_lower_bounds(group: str):
     assert strings(group)
     for requirement in strings(group):
         assert re.fullmatch(r"[A-Za-z0-9_.-]+>=[0-9.]+(,<[0-9]+)?", requirement)
+
+
+def test_the_archive_has_the_licences_of_what_is_in_it():
+    files = set(archive.archived_files())
+    assert {"LICENSE", "weights/mini/NOTICE", "weights/mini/LICENSE-APACHE-2.0.txt"} <= files
+    assert "example_workflows/references/moa_man.png" in files and not any(name.startswith("tests/") for name in files)
 
 
 def test_the_changelog_lists_this_version():
