@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -13,6 +13,8 @@ CombineMode = Literal["mean", "norm mean", "concat", "add", "subtract"]
 COMBINE_MODES: tuple[CombineMode, ...] = get_args(CombineMode)
 BlendPath = Literal["sphere", "straight"]
 BLEND_PATHS: tuple[BlendPath, ...] = get_args(BlendPath)
+WIDEST = 1 << 22
+"""Numbers of a feature, as in subject files: 4096 image tokens of 1024."""
 MIN_LENGTH = 1e-12
 MIN_ANGLE = 1e-4
 """Radians between two features below which both blend paths are the same."""
@@ -25,11 +27,12 @@ def combine(features: Sequence[Tensor], weights: Sequence[float], mode: CombineM
         weights: relative to each other; factors for "add" and "subtract"; not used by "concat".
         mode: "mean"; "norm mean", the mean direction at the mean length, so that a longer feature counts no more than a
             short one; "concat", image tokens side by side; "add", the sum; "subtract", the first without the mean of the others.
-    Raises: ValueError when weights are negative, or all zero.
+    Raises: ValueError when weights are negative, not finite, or all zero; as `common_width`.
     """
     if mode == "concat":
+        common_width([sum(f.shape[-1] for f in features)])
         return torch.cat(list(features), dim=-1)
-    if min(weights) < 0 or not sum(weights):
+    if not all(0 <= weight < math.inf for weight in weights) or not sum(weights):
         raise ValueError(
             f"Weights must be 0 or more, and at least one of them above 0; found {', '.join(map(str, weights))}."
         )
@@ -64,9 +67,27 @@ def combine_inputs(inputs: Tensor, mode: CombineMode) -> Tensor:
     return inputs.sum(dim=0, keepdim=True) if mode == "add" else inputs.mean(dim=0, keepdim=True)
 
 
+def common_width(widths: Iterable[int]) -> int:
+    """The width to which features of different widths are repeated.
+
+    Raises: ValueError when it is above `WIDEST`.
+    """
+    given = sorted(set(widths))
+    width = math.lcm(*given)
+    if width > WIDEST:
+        raise ValueError(
+            f"Subjects with features of {', '.join(map(str, given))} numbers need {width} numbers each when they are used together; "
+            f"allowed are {WIDEST}. Combine fewer pictures, or equally many for each subject."
+        )
+    return width
+
+
 def repeat_to_common_width(features: Sequence[Tensor]) -> list[Tensor]:
-    """Features (...,F_i) of one width: image tokens are repeated, which leaves any attention over them unchanged."""
-    width = math.lcm(*(f.shape[-1] for f in features))
+    """Features (...,F_i) of one width: image tokens are repeated, which leaves any attention over them unchanged.
+
+    Raises: ValueError as `common_width`.
+    """
+    width = common_width(f.shape[-1] for f in features)
     return [torch.cat([f] * (width // f.shape[-1]), dim=-1) for f in features]
 
 

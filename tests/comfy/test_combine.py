@@ -63,6 +63,9 @@ def test_combinations_that_do_not_fit_are_refused(family: Imported):  # noqa: F8
         (given, "mean", "1; 2", "numbers separated by commas"),
         (given, "mean", "1", "2 numbers, one for each connected subject; found 1"),
         (given, "mean", "1, -1", "Weights must be 0 or more"),
+        (given, "mean", "nan, 1", "Weights must be 0 or more"),
+        (given, "add", "3e38, 3e38", "gives NaN or infinity"),
+        (given * (4096 // TOKENS), "concat", "", "would have 8192 image tokens, allowed are 4096"),
         ([given[0], plain[0]], "mean", "", "encoded for different adapters"),
         ([], "mean", "", "nothing to combine"),
     ):

@@ -75,6 +75,9 @@ def test_embeds_of_another_encoder_are_refused(base: Path):
         MoALoadEmbeds.execute(adapter, "wide.ipadpt", "man")
     with pytest.raises(ValueError, match=r"holds features \(1, 5, 24\)"):
         MoALoadEmbeds.execute(adapter, "patches.ipadpt", "man")
+    save(base, "huge.ipadpt", torch.full((1, FEATURES), 3e38))
+    with pytest.raises(StoredFileError, match=r"features of which adapter .* makes NaN or infinity"):
+        MoALoadEmbeds.execute(adapter, "huge.ipadpt", "man")
     with pytest.raises(ValueError, match=r"reads a CLIP vision model alone.*needs face"):
         MoALoadEmbeds.execute(loaded_adapter(base, "faceid"), "wide.ipadpt", "man")
 
@@ -86,5 +89,10 @@ def test_a_missing_or_foreign_file_is_named(base: Path):
     for name in ("missing.ipadpt", "../secret.ipadpt"):
         with pytest.raises(FileNotFoundError, match=r"No file of image features .*known\.ipadpt"):
             MoALoadEmbeds.execute(adapter, name, "man")
+    for word in ("man\nlicence: MIT", "m" * 501, "m\0n"):
+        with pytest.raises(
+            ValueError, match="'word' in 'Load Embeds .* has line breaks, control characters or more than 500"
+        ):
+            MoALoadEmbeds.execute(adapter, "known.ipadpt", word)
     with pytest.raises(ValueError, match="'word' is empty in 'Load Embeds"):
         MoALoadEmbeds.execute(adapter, "known.ipadpt", " ")

@@ -1,10 +1,12 @@
 """Features of several pictures of one subject: means, and image tokens side by side."""
 
+import math
+
 import pytest
 import torch
 
 from moa_attention.method.attention import attend
-from moa_attention.subjects.mixing import combine, repeat_to_common_width
+from moa_attention.subjects.mixing import WIDEST, combine, common_width, repeat_to_common_width
 
 
 def test_means_are_weighted_and_norm_mean_ignores_lengths():
@@ -22,8 +24,8 @@ def test_concat_keeps_all_tokens_in_order():
     assert torch.equal(combine([one, other], [1, 1], "concat"), torch.cat([one, other], dim=1))
 
 
-@pytest.mark.parametrize("weights", [[1.0, -1.0], [0.0, 0.0]])
-def test_negative_weights_and_only_zeros_are_refused(weights: list[float]):
+@pytest.mark.parametrize("weights", [[1.0, -1.0], [0.0, 0.0], [math.nan, 1.0], [1.0, math.inf]])
+def test_weights_that_are_negative_or_not_finite_and_only_zeros_are_refused(weights: list[float]):
     with pytest.raises(ValueError, match="Weights must be 0 or more"):
         combine([torch.ones(1, 2), torch.ones(1, 2)], weights, "mean")
 
@@ -38,3 +40,12 @@ def test_repeated_tokens_change_no_attention():
         count = 2 if repeated is short else 3
         once = tokens[:, :count]
         torch.testing.assert_close(attend(query, tokens, tokens, 2), attend(query, once, once, 2))
+
+
+def test_a_common_width_that_no_memory_holds_is_refused_before_anything_is_made():
+    assert common_width([8, 12]) == 24
+    assert common_width([WIDEST]) == WIDEST
+    with pytest.raises(ValueError, match=r"features of 65521, 65537 numbers need 4294049777 numbers each"):
+        repeat_to_common_width([torch.zeros(1, 65537), torch.zeros(1, 65521)])
+    with pytest.raises(ValueError, match=f"allowed are {WIDEST}"):
+        combine([torch.zeros(1, 1).expand(1, WIDEST), torch.zeros(1, 1)], [1, 1], "concat")

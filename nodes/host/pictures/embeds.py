@@ -46,7 +46,8 @@ def subject_of_embeds(adapter: LoadedAdapter, path: Path, word: str, clip_vision
     """A subject whose image tokens are those of all pictures in a file, side by side.
 
     Args: clip_vision: for the negative image of adapters that read patches, which is not in the file.
-    Raises: StoredFileError as `read_embeds`; ValueError when the adapter reads other features.
+    Raises: StoredFileError as `read_embeds`, and when the adapter makes NaN or infinity of the features; ValueError when the adapter
+        reads other features.
     """
     module = adapter.patcher.model
     [(name, width), *others] = module.requires.items()
@@ -65,6 +66,11 @@ def subject_of_embeds(adapter: LoadedAdapter, path: Path, word: str, clip_vision
     comfy.model_management.load_models_gpu([adapter.patcher])
     with torch.inference_mode():
         tokens = module.encode({name: embeds.to(adapter.patcher.load_device)}).float().cpu()
+        if not tokens.isfinite().all():
+            raise StoredFileError(
+                path,
+                f"holds features of which adapter '{adapter.name}' makes NaN or infinity. Encode the pictures again.",
+            )
         known = name == "embedding" or clip_vision is not None
         negative = encode_negative(adapter, Reference(embeds, clip_vision=clip_vision)) if known else None
     features = tokens.reshape(1, -1)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from torch import Tensor
+
+from ....moa_attention.formats.subject import TOKENS
 from ....moa_attention.subjects.mixing import BlendPath, CombineMode, blend, combine, repeat_to_common_width
 from ...sockets import Subject
 from ..prompts.tiles import check_no_tiles
@@ -14,7 +17,7 @@ def combine_subjects(subjects: Sequence[Subject], mode: CombineMode, weights: st
     """Encodings of the same subject as one, with the word and the settings of the first; absent ones do not count.
 
     Args: weights: as in `read_weights`, one for each subject.
-    Raises: ValueError when there is none, when adapters or weights differ, or when "concat" does not apply.
+    Raises: ValueError when there is none, when adapters or weights differ, or when "concat" does not apply; as `mixed`.
     """
     if not subjects:
         raise ValueError(
@@ -30,7 +33,7 @@ def combine_subjects(subjects: Sequence[Subject], mode: CombineMode, weights: st
         )
     numbers = read_weights(weights, len(subjects), mode)
     present, used = zip(*[(s, w) for s, w in zip(subjects, numbers, strict=True) if not s.absent], strict=True)
-    return present[0].with_features(combine([s.features for s in present], used, mode))
+    return mixed(present[0], combine([s.features for s in present], used, mode))
 
 
 def read_weights(text: str, count: int, mode: CombineMode) -> list[float]:
@@ -56,7 +59,7 @@ def read_weights(text: str, count: int, mode: CombineMode) -> list[float]:
 def blend_subjects(first: Subject, second: Subject, amount: float, path: BlendPath) -> Subject:
     """A subject between two, with the word and the settings of the first; if one is absent, the other.
 
-    Raises: ValueError when they were encoded for different adapters.
+    Raises: ValueError when they were encoded for different adapters; as `mixed`.
     """
     check_same_encoder((first, second))
     if first.absent:
@@ -64,7 +67,24 @@ def blend_subjects(first: Subject, second: Subject, amount: float, path: BlendPa
     if second.absent:
         return first
     one, other = repeat_to_common_width([first.features, second.features])
-    return first.with_features(blend(one, other, amount, path))
+    return mixed(first, blend(one, other, amount, path))
+
+
+def mixed(first: Subject, features: Tensor) -> Subject:
+    """The first subject with mixed features.
+
+    Raises: ValueError when these are not finite, or have more image tokens than a subject file may have.
+    """
+    if not features.isfinite().all():
+        raise ValueError(
+            f"Mixing the features of '{first.word}' gives NaN or infinity. Choose smaller weights, and encode the pictures again."
+        )
+    made = first.with_features(features)
+    if made.tokens > TOKENS:
+        raise ValueError(
+            f"'{first.word}' would have {made.tokens} image tokens, allowed are {TOKENS}. Combine fewer pictures, or choose 'mean'."
+        )
+    return made
 
 
 def check_same_encoder(subjects: Sequence[Subject]) -> None:

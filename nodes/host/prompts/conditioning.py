@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import comfy.conds
 import torch
 from torch.nn.functional import pad
 
-from ....moa_attention.subjects.mixing import repeat_to_common_width
+from ....moa_attention.subjects.mixing import common_width, repeat_to_common_width
 from ...sockets import Subject
 from .prompt_words import Prompt, bind
 from .styles import NumberedStyles
@@ -189,7 +188,7 @@ def complete_conditions(
         return conds
     features = [each[FEATURES].cond for each in given]
     shapes = {name: shape for name, shape in SHAPES.items() if any(name in each for each in given)}
-    count, width = max(f.shape[1] for f in features), math.lcm(*(f.shape[2] for f in features))
+    count, width = max(f.shape[1] for f in features), common_width(f.shape[2] for f in features)
 
     def complete(cond: dict) -> dict:
         given = cond["model_conds"]

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from ....moa_attention.formats.errors import is_one_line, printable
+from ....moa_attention.formats.subject import TEXT_LENGTH
 from ...sockets import Subject
 from .subject_context import Binding
 
@@ -26,8 +28,13 @@ def word_of_prompt(word: str, node: str) -> str:
     """A word as a user entered it, without spaces around it.
 
     Args: node: the title of the node.
-    Raises: ValueError when it is empty.
+    Raises: ValueError when it is empty, or no subject file could hold it.
     """
+    if len(word) > TEXT_LENGTH or not is_one_line(word.strip()):
+        raise ValueError(
+            f"'word' in '{node}' has line breaks, control characters or more than {TEXT_LENGTH} characters: '{printable(word, 40)}'. Enter "
+            "one word of the prompt, such as 'man'."
+        )
     if not word.strip():
         raise ValueError(
             f"'word' is empty in '{node}'. Enter the word of the prompt that becomes the subject, such as 'man'."
