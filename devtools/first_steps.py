@@ -103,9 +103,9 @@ def the_map(walk: Walkthrough) -> None:
     walk.set("Router's map", "mode", "subjects")
     ended = walk.run()
     assert not ended["message"], ended
+    walk.focus("Router's map")
     page.locator(".moa-router button").click()
     page.locator(".moa-router canvas").wait_for()
-    walk.focus("Router's map")
     page.locator(".moa-router").get_by_label("step").fill("12")
     walk.write(
         "In *Visualize MoA Router*, set *mode* to `subjects`. After a run, *Show steps, layers and subjects* opens the picture with sliders.\n"
@@ -149,8 +149,7 @@ def mistakes(walk: Walkthrough) -> None:
         walk.write(advice)
         walk.focus("The prompt" if "word" in heading else "Apply MoA")
         if where == "message":
-            walk.page.get_by_role("button", name="View details").click()
-            walk.page.get_by_test_id("properties-panel").get_by_text(expected).first.wait_for()
+            walk.details(expected)
         walk.show(name, heading.replace("*", ""))
         if where == "message":
             walk.page.get_by_test_id("properties-panel").get_by_role("button", name="Toggle properties panel").click()

@@ -67,6 +67,16 @@ class Walkthrough:
             title,
         )
 
+    def details(self, message: str) -> None:
+        """Open the details of an error, without its stack trace, which has the paths of this machine."""
+        self.page.get_by_role("button", name="View details").click()
+        panel = self.page.get_by_test_id("properties-panel")
+        panel.get_by_text(message).first.wait_for()
+        panel.evaluate(
+            """panel => { for (const each of panel.querySelectorAll("*"))
+               if (!each.childElementCount) each.textContent = each.textContent.split("## Stack Trace")[0]; }"""
+        )
+
     def drop(self, title: str, file: Path) -> None:
         """Drop a picture onto the node with a title, as from a folder of the desktop."""
         self.page.evaluate(
