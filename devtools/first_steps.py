@@ -66,7 +66,7 @@ def first_picture(walk: Walkthrough) -> None:
     assert "man, woman: active in" in ended["notes"], ended
     page.wait_for_function("window.app.graph._nodes.filter(node => node.imgs?.length).length >= 5")
     walk.write(
-        "Press *Run*. The first row has your people, the second is the base model alone with the same prompt and seed. *Apply MoA* shows in\n"
+        "Press *Run*. *With your people* shows the two people, *Base model alone* the same prompt and seed without them. *Apply MoA* shows in\n"
         "how many steps the subjects were active."
     )
     walk.show("3-pictures", "The pictures with the two people, without them, and the router's map")
@@ -92,7 +92,9 @@ def own_picture(walk: Walkthrough) -> None:
     walk.set("The prompt", "text", "a man and a woman in the snow")
     ended = walk.run()
     assert not ended["message"], ended
-    walk.write("Keep the words *man* and *woman*. MoA Mini knows the scenes that its note lists.")
+    walk.write(
+        "Write another scene, and keep the words *man* and *woman*. The note *Read me* lists the scenes that MoA Mini knows."
+    )
     walk.show("5-snow", "The same people in the snow")
 
 
