@@ -39,7 +39,8 @@ def align(image: Tensor, landmarks: Tensor, side: int) -> Tensor:
     """
     h, w, _ = image.shape
     y, x = torch.meshgrid(torch.arange(side).float(), torch.arange(side).float(), indexing="ij")
-    to_image = similarity(TEMPLATE * side / TEMPLATE_SIDE, landmarks.float())
+    to_face = similarity(landmarks.float(), TEMPLATE * side / TEMPLATE_SIDE)
+    to_image = torch.linalg.inv(torch.cat((to_face, torch.tensor([[0.0, 0.0, 1.0]]))))[:2]
     pixels = torch.stack((x, y, torch.ones_like(x)), dim=-1) @ to_image.T  # (side,side,2)
     grid = (2 * pixels + 1) / torch.tensor([w, h]) - 1  # pixel centres, as grid_sample counts without aligned corners
     batch = rearrange(image, "h w c -> 1 c h w").float()

@@ -243,6 +243,24 @@ def test_a_file_of_models_ipadapter_from_drop_down_to_subject(kind: str, tokens:
         SubjectEncode.execute(adapter, picture, "man")
 
 
+def test_another_word_does_not_run_the_vision_model_again(base: Path, monkeypatch: pytest.MonkeyPatch):
+    """Without the model it is an error all the same: what was encoded belongs to the connected model."""
+    adapter, _ = load_from_drop_down("plus", base)
+    vision, runs = host.clip_vision(FEATURES, FEATURES), []
+    encode_image = vision.encode_image
+    monkeypatch.setattr(vision, "encode_image", lambda images: runs.append(len(images)) or encode_image(images))
+    picture = torch.rand(1, 40, 30, 3, generator=torch.Generator().manual_seed(2))
+
+    def encode(word: str, clip_vision: Any) -> Tensor:
+        return SubjectEncode.execute(adapter, picture, word, clip_vision=clip_vision).result[0].features
+
+    first = encode("man", vision)
+    assert len(runs) == 2  # the picture, and a black one for the negative prompt
+    assert torch.equal(encode("woman", vision), first) and len(runs) == 2
+    with pytest.raises(ValueError, match="encodes pictures with the CLIP vision model '.*', and none is connected"):
+        encode("woman", None)
+
+
 @pytest.mark.parametrize("kind", ["faceid", "faceid portrait", "faceid plus"])
 def test_faceid_files_encode_a_face_embedding(kind: str, base: Path):
     adapter, about = load_from_drop_down(kind, base)

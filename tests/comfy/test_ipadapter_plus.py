@@ -125,6 +125,30 @@ def test_faceid_with_the_lora_of_its_file(kind: str, lora: float):
     assert subjects.rms_difference(published, ours(found, found.subject, applied={"faceid_lora": 0.3}, cfg=7.0)) > 1e-3
 
 
+@pytest.mark.parametrize("weight", [0.6, 2.0])
+def test_version_2_of_faceid_plus_adds_the_weighted_picture_to_the_face(weight: float):
+    """As there: the face's tokens, and what they become by attending to the picture. Version 1 is the second alone."""
+    found, vision = made("sd15", "faceid plus"), host.clip_vision(FEATURES, FEATURES)
+    face_crop = torch.rand(1, 224, 224, 3, generator=torch.Generator().manual_seed(8))
+    own = {"clip_vision": vision, "face": FACE, "fit": "crop centre"}
+    adapter, black = found.family.adapter, torch.zeros(1, 224, 224, 3)
+    projection = adapter.patcher.model.projection
+
+    def published(face: Tensor, picture: Tensor, second: bool) -> Tensor:
+        patches = vision.encode_image(picture)["penultimate_hidden_states"]
+        tokens = projection.norm(projection.proj(face).unflatten(-1, (-1, found.family.context)))
+        attended = projection.perceiver_resampler.attend(tokens, patches)
+        return (tokens + weight * attended if second else attended).flatten(1)
+
+    for version in ("1", "2"):
+        options = {**own, "faceid_plus": version, "faceid_weight": weight}
+        (subject,) = SubjectEncode.execute(adapter, face_crop, "man", **options).result
+        face = FACE / FACE.norm()
+        torch.testing.assert_close(subject.features, published(face, face_crop, version == "2"), rtol=1e-4, atol=1e-5)
+        negative = published(torch.zeros_like(FACE), black, version == "2")
+        torch.testing.assert_close(subject.negative, negative, rtol=1e-4, atol=1e-5)
+
+
 def test_faceid_with_the_lora_on_the_model():
     """As there, at another weight: a LoRA loader has it, and faceid_lora is 0."""
     found = made("sd15", "faceid")

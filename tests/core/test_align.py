@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 
 from moa_attention.subjects.align import TEMPLATE, TEMPLATE_SIDE, align, similarity
@@ -31,6 +32,19 @@ def test_other_landmarks_are_fitted_in_least_squares():
     assert all(
         error(found) <= error(found + 1e-3 * torch.tensor([[a, -b, x], [b, a, y]])) for a, b, x, y in torch.randn(20, 4)
     )
+
+
+def test_the_aligned_face_is_that_of_insightface():
+    """Its norm_crop: the template at twice its size, and OpenCV's affine warp, black outside."""
+    cv2 = pytest.importorskip("cv2")
+    y, x = torch.meshgrid(torch.arange(150).float(), torch.arange(200).float(), indexing="ij")
+    picture = torch.stack([(x / 9).sin(), (y / 7).cos(), ((x + y) / 11).sin()], dim=-1) / 2 + 0.5
+    landmarks = turned(TEMPLATE, -0.25, 0.8, (40.0, 25.0)) + torch.randn(
+        5, 2, generator=torch.Generator().manual_seed(1)
+    )
+    matrix = similarity(landmarks, 2 * TEMPLATE).numpy()
+    published = torch.from_numpy(cv2.warpAffine(picture.numpy(), matrix, (224, 224), borderValue=0.0))
+    assert (align(picture, landmarks, 224) - published).abs().mean() < 1e-3
 
 
 def test_the_aligned_face_holds_the_pixels_under_the_landmarks():
