@@ -62,17 +62,19 @@ def choose_router(name: str, adapter: LoadedAdapter) -> TrainingFreeRouter | Non
 
 def layer_factors(
     adapter: LoadedAdapter, chosen: LayerStrength | None, middle: float, faceid_lora: float
-) -> dict[str, float]:
-    """Factors of the strength by layer name, where they are not 1.
+) -> tuple[dict[str, float], list[str]]:
+    """Factors of the strength by layer name, where they are not 1, and the layers that only the LoRA of a FaceID file reaches.
 
     Args: middle: of image prompts in the middle block; faceid_lora: the LoRA's strength. At 0, self-attention layers have no effect.
     """
     module = adapter.patcher.model
     factors = chosen.by_layer(module.config.layers) if chosen else {}
-    for spec in module.config.layers if module.feature_is_tokens else ():
-        if not (middle or spec.stage != "middle" if spec.is_cross else faceid_lora):
-            factors[spec.name] = 0.0
-    return factors
+    specs = module.config.layers if module.feature_is_tokens else ()
+    without = [spec.name for spec in specs if spec.is_cross and spec.stage == "middle" and not middle]
+    if faceid_lora and module.config.rank:
+        return factors, without
+    outside = [spec.name for spec in specs if not spec.is_cross and not faceid_lora]
+    return {**factors, **dict.fromkeys((*without, *outside), 0.0)}, []
 
 
 def fitting_negative(adapter: LoadedAdapter, subject: Subject | None) -> Subject | None:
@@ -259,6 +261,7 @@ class ApplyMoA(io.ComfyNode):
         faceid_lora: float = 1.0,
     ) -> io.NodeOutput:
         layers = adapter.patcher.model.config.layers
+        factors, lora_only = layer_factors(adapter, layer_strength, PRESETS.get(router, 1.0), faceid_lora)
         trace, node_text = Trace(layers), NodeText()
 
         def notify(text: str) -> None:
@@ -273,8 +276,9 @@ class ApplyMoA(io.ComfyNode):
             start=start_percent,
             end=end_percent,
             router=choose_router(router, adapter),
-            layer_strength=layer_factors(adapter, layer_strength, PRESETS.get(router, 1.0), faceid_lora),
+            layer_strength=factors,
             lora_strength=faceid_lora,
+            lora_only=lora_only,
             budget=ALL if router in PRESETS else BUDGETS[pixels](),
             guidance=SubjectGuidance(subject_guidance, layers) if keep_background else None,
             negative_image=NegativeImage(negative_image, fitting_negative(adapter, negative_subject)),

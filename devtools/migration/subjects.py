@@ -162,8 +162,10 @@ class Subjects:
         if kind == "IPAdapterEncoder" and source.slot == 0 and (own := self.loader(node)):
             subject = self.encode(node, own, given["image"], given.get("mask"))
             masked = ["the picture is cropped to its mask"] if isinstance(given.get("mask"), Link) else []
-            scaled = [f"weight {given['weight']} is not carried over"] if given.get("weight", 1.0) != 1 else []
-            self.report.differs(node, masked + scaled)
+            single = given.get("weight", 1.0) != 1 and not any(
+                self.graph.kind(use.node) == "IPAdapterCombineEmbeds" for use in self.graph.users(source)
+            )
+            self.report.differs(node, masked + ([f"weight {given['weight']} is not carried over"] if single else []))
         elif kind == "IPAdapterLoadEmbeds" and loader:
             models = self.models_of(loader)
             inputs = {"adapter": models.adapter, "embeds_file": given["embeds"], "word": WORD}
@@ -185,8 +187,12 @@ class Subjects:
             return found[0] if found else None
         method = str(given.get("method", "concat"))
         how = "mean" if method in ("max", "min") else COMBINE.get(method, method)
-        self.report.differs(
-            node, [] if how == "concat" else [f"method '{method}' becomes '{how}', after the projection"]
-        )
+        notes = [] if how == "concat" else [f"method '{method}' becomes '{how}', after the projection"]
+        weights = [float(self.graph.inputs(source.node).get("weight", 1.0)) for source in sources]
+        weighted = how != "concat" and min(weights) >= 0 and len(found) == len(sources) and set(weights) != {1.0}
+        if not weighted and set(weights) != {1.0}:
+            notes.append(f"the weights {', '.join(f'{w:g}' for w in weights)} are not carried over")
         inputs: dict[str, Any] = {"how": how, **{f"{SUBJECTS}{i}": part for i, part in enumerate(found)}}
+        inputs |= {"weights": ", ".join(f"{w:g}" for w in weights)} if weighted else {}
+        self.report.differs(node, notes)
         return Link(self.graph.add("MoASubjectCombine", "Combine Pictures (MoA)", inputs, node), 0)

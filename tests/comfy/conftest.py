@@ -29,7 +29,10 @@ PACK = import_pack()
 collect_ignore = [] if importlib.util.find_spec("comfy.multigpu") else ["test_multigpu.py"]
 """The oldest releases use one GPU only."""
 if "IPADAPTER_PLUS" not in os.environ:
-    collect_ignore.append("test_real_pack.py")  # compares with a checkout that is not part of this project
+    collect_ignore += [
+        "test_real_pack.py",
+        "test_real_examples.py",
+    ]  # they compare with a checkout that is not part of this project
 
 
 def pytest_report_header() -> str:

@@ -122,6 +122,9 @@ def test_faceid_with_the_lora_of_its_file(kind: str, lora: float):
     found = made("sd15", kind)
     published = theirs(found, [prompt(found)], lora=lora, cfg=7.0)
     assert_equal(found, published, ours(found, found.subject, applied={"faceid_lora": lora}, cfg=7.0))
+    without = theirs(found, [prompt(found)], middle=False, lora=lora, cfg=7.0)
+    own = ours(found, found.subject, router="IPAdapter_plus", applied={"faceid_lora": lora}, cfg=7.0)
+    assert_equal(found, without, own)
     assert subjects.rms_difference(published, ours(found, found.subject, applied={"faceid_lora": 0.3}, cfg=7.0)) > 1e-3
 
 

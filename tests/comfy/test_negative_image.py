@@ -161,6 +161,20 @@ def test_keep_background_keeps_the_negative_prompt_outside_too(family: Imported)
     assert subjects.rms_difference(kept[..., :4], base[..., :4]) > 1e-2
 
 
+@pytest.mark.parametrize(("negative_image", "rows"), [("as published", 4), ("none", 3)])
+@pytest.mark.parametrize("router", ["constant", "attention"])
+def test_keep_background_computes_every_row_with_pictures_twice(
+    family: Imported, router: str, negative_image: str, rows: int
+):
+    """With the negative image these are both; the router's own maps take no further row after its first step."""
+    model, _ = ApplyMoA.execute(
+        family.model, family.adapter, 1.0, router=router, keep_background=True, negative_image=negative_image
+    ).result
+    with subjects.counted_calls(family.model) as counted:
+        family.sample(model, prompt(family, subject(family)), cfg=7.0, steps=4)
+    assert counted[-3:] == [rows] * 3
+
+
 @pytest.mark.parametrize("kind", ["base", "plus", "faceid plus"])
 def test_encoding_adds_the_published_negative_and_files_keep_it(
     family: Imported, kind: str, tmp_path: Path, base: Path

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import host
 import pytest
@@ -133,10 +133,11 @@ def kind(name: str) -> Kind:
     base, form = name.split(" ", 1)
     context, pooled = (768, None) if base == "SD1.5" else (2048, host.SDXL_G)
     model = host.sd15(context=context) if base == "SD1.5" else host.sdxl(context=context)
-    inner = {"base": 0, "full": FEATURES, "plus": 768 if base == "SD1.5" else 1280}[form.split(",")[0]]
-    shape = {"tokens": 16 if "plus" in form else 4, "inner": inner, "make": random(3)}
+    form = form.split(",")[0]
+    inner = {"full": FEATURES, "plus": 768 if base == "SD1.5" else 1280}.get(form, 0)
+    shape = {"tokens": 16 if form in ("plus", "faceid portrait") else 4, "inner": inner, "rank": 4, "make": random(3)}
     widths = [layer.spec.hidden for layer in file_order(model)]
-    file = ip_files.nested(form.split(",")[0], widths, FEATURES, context, **shape)
+    file = ip_files.nested(cast("ip_files.Kind", form), widths, FEATURES, context, **shape)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "file.bin"
         torch.save(file, path)

@@ -273,7 +273,24 @@ def test_embeds_are_subjects():
     assert only(prompt, "MoASaveSubject")["filename_prefix"] == "friends"
     assert only(prompt, "MoASubjectSettings")["strength"] == 0.4
     assert [line for line in lines if line.startswith("different")] == [
-        "different: 'IPAdapterEncoder' (9): weight 1.5 is not carried over"
+        "different: 'IPAdapterCombineEmbeds' (10): the weights 1, 1.5 are not carried over"
+    ]
+
+
+def test_weighted_embeds_are_weighted_pictures():
+    old = Studio()
+    loader = old.unified()
+    parts = [
+        old.add("IPAdapterEncoder", ipadapter=loader, image=old.picture(n), weight=w)
+        for n, w in (("anna.png", 0.6), ("ben.png", 1.5))
+    ]
+    both = old.add("IPAdapterCombineEmbeds", embed1=parts[0], embed2=parts[1], method="average")
+    old.sample(old.add("IPAdapterEmbeds", model=old.model, ipadapter=loader, pos_embed=both, weight=0.4))
+    prompt, lines = migrated(old)
+    combine = only(prompt, "MoASubjectCombine")
+    assert (combine["how"], combine["weights"]) == ("mean", "0.6, 1.5")
+    assert [line for line in lines if line.startswith("different")] == [
+        "different: 'IPAdapterCombineEmbeds' (10): method 'average' becomes 'mean', after the projection"
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,8 @@ class ApplySettings:
     """Factors of the strength by layer name, where they are not 1."""
     lora_strength: float
     """Of the LoRA in a FaceID file."""
+    lora_only: Collection[str]
+    """Names of the layers that image prompts do not reach, but the LoRA does."""
     budget: Budget | AutomaticBudget
     prompt_cache: PromptCache
     schedule: Schedule

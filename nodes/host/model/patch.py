@@ -7,7 +7,7 @@ U-Net call, which the attachment's patches read. Nothing of the host is replaced
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -73,6 +73,7 @@ def apply_adapter(
     router: TrainingFreeRouter | None = None,
     layer_strength: Mapping[str, float] | None = None,
     lora_strength: float = 1.0,
+    lora_only: Collection[str] = (),
     budget: Budget | AutomaticBudget = ALL,
     guidance: SubjectGuidance | None = None,
     negative_image: NegativeImage = NO_NEGATIVE_IMAGE,
@@ -88,6 +89,7 @@ def apply_adapter(
         router: decides instead of the adapter's own routers.
         layer_strength: factors of the strength by layer name; 0 leaves the prior alone.
         lora_strength: of the LoRA in a FaceID file; 0 leaves it out.
+        lora_only: names of the layers that image prompts do not reach, but the LoRA does.
         budget: the number of pixels of each layer for which the personalised branch is computed.
         guidance: keeps the prior's predictions where subjects have no share, for one row more in every step.
         negative_image: what negative prompts get where the others have image prompts.
@@ -104,8 +106,8 @@ def apply_adapter(
     window = None if (start, end) == (0.0, 1.0) else (start, end)
     places = PlaceRouter(at_once=True) if router is None else None
     settings = ApplySettings(
-        attachment, paths, adapter.model.config.layers, prior_bias, window, router, places, layer_strength or {}, lora_strength, budget, PromptCache(), Schedule(),
-        TiledCalls(), RunSubjects(), guidance, tuple(observers), notify,
+        attachment, paths, adapter.model.config.layers, prior_bias, window, router, places, layer_strength or {}, lora_strength, frozenset(lora_only), budget, PromptCache(),
+        Schedule(), TiledCalls(), RunSubjects(), guidance, tuple(observers), notify,
     )  # fmt: skip
     wrappers = (partial(wrap_run, encoder, negative_image), begin_evaluation, complete_batch, begin_call)
     bound = [partial(wrapper, settings) for wrapper in wrappers]
