@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from devtools import demo
 from devtools.draw_subgraphs import BLUEPRINTS, FOLDER
@@ -21,8 +21,7 @@ def test_the_page_offers_them(page: Page, server: Server):
     for name in BLUEPRINTS:
         page.evaluate("window.app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
         page.keyboard.type(name, delay=20)
-        page.get_by_text("Subgraph Blueprints").last.wait_for()
-        page.wait_for_timeout(1000)  # the page searches a moment after the last key
+        expect(page.get_by_role("option").first).to_contain_text(name)  # the page searches a moment after the last key
         page.keyboard.press("Enter")
         page.wait_for_function("name => window.app.graph._nodes.some(node => node.title === name)", arg=name)
     assert page.evaluate("window.app.graph._nodes.every(node => node.isSubgraphNode?.())")
