@@ -11,7 +11,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # the repository instead
 
 from devtools import host, in_process, run_module, selfie, venv  # noqa: E402
 
-CHECKED = ("adapter.train", "adapter.plan", "adapter.prepare", "adapter.export")
+CHECKED = ("adapter.train", "adapter.plan", "adapter.prepare", "adapter.export", "adapter.evaluate")
 """Commands whose arguments and settings are checked before the host is imported, which takes ten seconds."""
 
 
@@ -33,7 +33,8 @@ def check(name: str, arguments: list[str]) -> None:
     """Exit with a sentence where the command would; `prepare` then gets its segmenter unless the settings name one."""
     in_process.import_pack()
     commands = importlib.import_module(f"{in_process.PACK}.recipes.adapter.commands")
-    request = commands.read_request(name, arguments)
+    names = {module: command for command, module in commands.MODULES.items()}
+    request = commands.read_request(names.get(name, name), arguments)
     if name == "prepare" and not request.settings.prepare.segmenter:
         selfie.ensure()
 

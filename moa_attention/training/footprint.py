@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from .base import Batch
 from .config import TrainConfig
@@ -49,16 +49,21 @@ class Footprint:
 
 
 class Peak(TorchDispatchMode):
-    """Sums the storages that are alive on the meta device and keeps the maximum."""
+    """Sums the storages that are alive on the meta device and keeps the maximum; counts the arithmetic.
+
+    `FlopCounterMode` counts the same arithmetic, but makes cycles of references, in which tensors stay alive.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.alive, self.most = 0, 0
+        self.alive, self.most, self.flops = 0, 0, 0
         self.known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = function(*args, **(kwargs or {}))
         tree_map_only(Tensor, self.count, out)
+        if (flops := flop_registry.get(function._overloadpacket)) is not None:
+            self.flops += flops(*args, **(kwargs or {}), out_val=out)
         return out
 
     def count(self, tensor: Tensor) -> Tensor:
@@ -96,7 +101,7 @@ def footprint(
     for tensor in (*unet.parameters(), *objective.adapter.parameters()):
         peak.known.add(tensor.untyped_storage())  # counted below, not as working memory
     kernel = patch.object(nn.functional, "scaled_dot_product_attention", fused_attention) if fused else nullcontext()
-    with FlopCounterMode(display=False) as counter, peak, kernel:
+    with peak, kernel:
         loss, _ = objective(batch, lot.generators)
         loss.backward()
     trained = sum(p.numel() for p in objective.adapter.parameters())
@@ -104,6 +109,6 @@ def footprint(
         base=sum(p.numel() * p.element_size() for p in unet.parameters()),
         adapter=trained * (4 + OPTIMISERS[config.optimiser].moments + (4 if config.ema_decay else 0)),
         working=peak.most,
-        flops=counter.get_total_flops() * (config.batch_size // micro),
+        flops=peak.flops * (config.batch_size // micro),
         trained=trained,
     )

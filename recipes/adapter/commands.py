@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from . import checks
 from .cards import CARDS, CPU, DEFAULT
+from .evaluation.checking import check_evaluating
 from .overrides import add_options, read_overrides
 from .run_files import finished, stored_run_of
 from .settings import Settings, read_settings
@@ -110,6 +111,8 @@ def read_request(name: str, argv: list[str]) -> Request:
             checks.check_preparing(settings)
         elif name == "export":
             checks.check_exporting(settings, options.step)
+        elif name == "eval":
+            check_evaluating(settings, options.config)
     except (ValueError, OSError) as error:  # what users can mend; all other errors are faults of ours
         sys.exit(f"{name}: {error}")
     return Request(settings, options, notes)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ...moa_attention.formats.adapter import read_header
 from ...moa_attention.run.strength import PRIOR_ONLY, bias_from_strength
 from ...nodes.host.files.adapters import load_adapter_patcher
 from ...nodes.host.model.layers import layer_paths
@@ -23,6 +22,7 @@ from ...nodes.host.prompts.prompt_words import bind
 from ...nodes.host.training.sampler import HostSampler
 from ...nodes.sockets import LoadedAdapter
 from .commands import read_request
+from .evaluation.checking import adapter_file
 from .evaluation.evaluators import embed_references, load_evaluators
 from .evaluation.gallery import PRIOR, Gallery
 from .evaluation.people import Person, read_people
@@ -40,11 +40,8 @@ def main(argv: list[str]) -> None:
     """Sample, measure, report."""
     request = read_request("eval", argv)
     settings = request.settings
+    assert settings.evaluation is not None
     try:
-        if settings.evaluation is None:
-            raise SettingsError(
-                f'{request.options.config} has no table [evaluation]. Add it, with at least: people = "folder".'
-            )
         evaluate(settings, settings.evaluation)
     except (ValueError, OSError) as error:  # what users can mend; all other errors are faults of ours
         sys.exit(f"eval: {error}")
@@ -54,7 +51,7 @@ def main(argv: list[str]) -> None:
 
 @torch.no_grad()  # the weights of the host's models require gradients
 def evaluate(settings: Settings, wanted: EvaluationSettings) -> None:
-    """Check the settings first, then sample, measure and report."""
+    """Load what measures first, then sample, measure and report."""
     file = adapter_file(settings, wanted)
     people = read_people(wanted.people)
     singles, pairs = all_cases(people, wanted)
@@ -83,20 +80,6 @@ def evaluate(settings: Settings, wanted: EvaluationSettings) -> None:
     plot(*scores, people, folder / "plot.png")
     draw_sheet(singles, pairs, gallery, folder / "sheet.png")
     print(f"{text}\n\nThe numbers, the plot and the pictures are in {folder}.")
-
-
-def adapter_file(settings: Settings, wanted: EvaluationSettings) -> Path:
-    """The adapter that is evaluated.
-
-    Raises: SettingsError when it does not exist; StoredFileError when it is no adapter.
-    """
-    file = Path(wanted.adapter) if wanted.adapter else settings.output / "adapter.safetensors"
-    if not file.is_file():
-        raise SettingsError(
-            f"evaluation.adapter: there is no file {file.resolve()}. Train an adapter with `python dev.py train`, or set evaluation.adapter to one."
-        )
-    read_header(file)
-    return file
 
 
 def open_gallery(

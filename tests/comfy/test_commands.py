@@ -163,6 +163,11 @@ def test_help_and_checks_come_without_the_host(tmp_path: Path):
     wrong = command("adapter.prepare", str(write(tmp_path / "c.toml", data__folder="/no/such")))
     assert (wrong.returncode, wrong.stdout) == (1, "")
     assert wrong.stderr == "prepare: data.folder: there is no folder of pictures /no/such.\n"
+    adapter = (ROOT / "weights" / "mini" / "adapter.safetensors").as_posix()
+    config = write(tmp_path / "e.toml", evaluation__people="/no/such", evaluation__adapter=adapter)
+    wrong = command("adapter.evaluate", str(config))
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert wrong.stderr.startswith("eval: evaluation.people: there is no folder /no/such.")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no signals between processes")
