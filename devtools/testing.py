@@ -14,7 +14,7 @@ SUITES = {"core": "torch alone, no host", "comfy": "the real host", "browser": "
 WITHOUT_SKIPS = ("comfy", "browser")
 SHORT = (
     "interfaces", "schema", "server", "live_run", "soak",
-    "invariants", "text", "conditions", "refusals", "memory", "mini", "image_prompts", "other_packs", "crop",
+    "invariants", "text", "conditions", "refusals", "memory", "mini", "image_prompts", "neighbours", "other_packs", "crop",
 )  # fmt: skip
 """The tests of the short form, as `tests/comfy/test_NAME.py`: what another release of ComfyUI can break."""
 CORES = os.cpu_count() or 1

@@ -30,6 +30,8 @@ from torch import Tensor, nn
 SD15_CONTEXT = 64
 SDXL_L, SDXL_G = 64, 96
 SDXL_CONTEXT = SDXL_L + SDXL_G
+SDXL_DEPTH = 10
+"""Blocks of each of the deepest transformers of SDXL."""
 VISION = 32
 """Width of the small CLIP vision model of test servers, of its patches and of its embedding."""
 SDXL_ADM_SIZES = 6 * 256
@@ -73,26 +75,31 @@ def sd15(channels: int = 32, context: int = SD15_CONTEXT, seed: int = 0, in_chan
     return patcher(comfy.supported_models.SD15, sd15_layout(channels, context, in_channels), seed)
 
 
-def sdxl_layout(channels: int, context: int, pooled: int) -> dict[str, Any]:
-    """The SDXL U-Net's options; `pooled` is the width of the conditioning's pooled output. Real: 320, 2048, 1280."""
+def sdxl_layout(channels: int, context: int, pooled: int, depth: int = SDXL_DEPTH) -> dict[str, Any]:
+    """The SDXL U-Net's options; `pooled` is the width of the conditioning's pooled output. Real: 320, 2048, 1280, 10.
+
+    Args: depth: blocks of each of the deepest transformers.
+    """
     return {
         "model_channels": channels,
         "context_dim": context,
         "in_channels": 4,
         "num_res_blocks": [2, 2, 2],
         "channel_mult": [1, 2, 4],
-        "transformer_depth": [0, 0, 2, 2, 10, 10],
-        "transformer_depth_middle": 10,
-        "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+        "transformer_depth": [0, 0, 2, 2, depth, depth],
+        "transformer_depth_middle": depth,
+        "transformer_depth_output": [0, 0, 0, 2, 2, 2, depth, depth, depth],
         "use_linear_in_transformer": True,
         "adm_in_channels": pooled + SDXL_ADM_SIZES,
         "num_classes": "sequential",
     }
 
 
-def sdxl(channels: int = 32, context: int = SDXL_CONTEXT, pooled: int = SDXL_G, seed: int = 0) -> Any:
+def sdxl(
+    channels: int = 32, context: int = SDXL_CONTEXT, pooled: int = SDXL_G, seed: int = 0, depth: int = SDXL_DEPTH
+) -> Any:
     """A ModelPatcher around the SDXL U-Net."""
-    return patcher(comfy.supported_models.SDXL, sdxl_layout(channels, context, pooled), seed)
+    return patcher(comfy.supported_models.SDXL, sdxl_layout(channels, context, pooled, depth), seed)
 
 
 def real_width(base: str) -> tuple[type[BASE], dict[str, Any]]:

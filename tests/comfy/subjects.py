@@ -90,11 +90,12 @@ def make_adapter(model: Any, context: int, *, fresh: bool = False, seed: int = 5
     return LoadedAdapter(patch.host_patcher(module.eval().requires_grad_(False)), "test.safetensors", ENCODER)
 
 
-def make_family(name: str) -> Family:
+def make_family(name: str, depth: int = host.SDXL_DEPTH) -> Family:
+    """Args: depth: as of `host.sdxl_layout`."""
     if name == "sd15":
         model, context, pooled = host.sd15(), host.SD15_CONTEXT, None
     else:
-        model, context, pooled = host.sdxl(), host.SDXL_CONTEXT, host.SDXL_G
+        model, context, pooled = host.sdxl(depth=depth), host.SDXL_CONTEXT, host.SDXL_G
     return Family(name, model, context, pooled, make_adapter(model, context))
 
 

@@ -1,4 +1,4 @@
-"""Beside other nodes, before and after them: with the prior pinned their result is untouched, to the bit."""
+"""Beside what other packs install on a model, before and after it. `test_neighbours` has the host's own nodes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,6 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-import comfy.cldm.cldm
-import comfy.controlnet
-import comfy.model_management
-import comfy.ops
-import host
 import pytest
 import subjects
 import torch
@@ -63,15 +58,15 @@ def image_prompt(model: Any) -> Any:
 
 
 OTHERS: dict[str, Callable[[Any], Any]] = {
-    "HyperTile": extra("nodes_hypertile", "HyperTile", 32, 2, 1, False),
-    "ToMe": extra("nodes_tomesd", "TomePatchModel", 0.5),
-    "FreeU": extra("nodes_freelunch", "FreeU_V2", 1.3, 1.4, 0.9, 0.2),
-    "PAG": extra("nodes_pag", "PerturbedAttentionGuidance", 3.0),
-    "SAG": extra("nodes_sag", "SelfAttentionGuidance", 0.5, 2.0),
-    "NAG": extra("nodes_nag", "NAGuidance", 5.0, 0.5, 1.5),
     "LoRA": lora,
     "image prompt": image_prompt,
 }
+BRACKETS = {
+    "HyperTile": extra("nodes_hypertile", "HyperTile", 32, 2, 1, False),
+    "ToMe": extra("nodes_tomesd", "TomePatchModel", 0.5),
+    **OTHERS,
+}
+"""What changes attention before and after it."""
 
 
 def run(family: Family, model: Any, subject: dict[int, int] | None = MAN) -> torch.Tensor:
@@ -96,13 +91,11 @@ def test_the_other_nodes_do_something(family: Family):
     """Otherwise the test above would prove nothing."""
     base = run(family, family.model, None)
     unchanged = [name for name, other in OTHERS.items() if torch.equal(run(family, other(family.model), None), base)]
-    # The host's ToMe merges at full resolution only, where SDXL has no attention.
-    assert unchanged == (["ToMe"] if family.name == "sdxl" else [])
+    assert unchanged == []
 
 
 def test_order_does_not_matter_where_theirs_brackets_attention(family: Family):
-    for name in ("HyperTile", "ToMe", "image prompt", "LoRA"):
-        other = OTHERS[name]
+    for name, other in BRACKETS.items():
         assert torch.equal(run(family, family.attach(other(family.model))), run(family, other(family.attach()))), name
 
 
@@ -116,40 +109,3 @@ def test_blocks_that_another_node_computes_without_a_precision(family: Family):
     model = family.model.clone()
     model.set_model_attn1_patch(forget)
     assert torch.equal(run(family, family.attach(model)), run(family, family.attach()))
-
-
-def control_net(family: Family) -> Any:
-    """A tiny random ControlNet in the host's class."""
-    layout: dict[str, Any] = {"num_res_blocks": [2, 2, 2, 2], "channel_mult": (1, 2, 4, 4), "num_heads": 8}
-    layout |= {
-        "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-        "transformer_depth_middle": 1,
-        "context_dim": family.context,
-    }
-    device = comfy.model_management.get_torch_device()
-    common: dict[str, Any] = {"image_size": 32, "in_channels": 4, "model_channels": 32, "hint_channels": 3}
-    net = comfy.cldm.cldm.ControlNet(
-        **common,
-        **layout,
-        use_spatial_transformer=True,
-        dtype=torch.float32,
-        device=device,
-        operations=comfy.ops.manual_cast,
-    )
-    host.randomise(net, 9)
-    return comfy.controlnet.ControlNet(net.eval().requires_grad_(False), load_device=device)
-
-
-def test_with_a_control_net():
-    family = subjects.make_family("sd15")
-    apply = importlib.import_module("nodes").ControlNetApplyAdvanced().apply_controlnet
-    image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(2))
-    net = control_net(family)
-    plain, negative = family.prompt(), family.prompt(seed=2)
-    theirs = family.sample(family.model, *apply(plain, negative, net, image, 0.8, 0.0, 1.0)[:2])
-    assert not torch.equal(theirs, family.sample(family.model, plain, negative))
-    controlled = apply(family.prompt(subjects=MAN), negative, net, image, 0.8, 0.0, 1.0)[:2]
-    assert torch.equal(family.sample(family.attach(**PINNED), *controlled), theirs)
-    ours = family.sample(family.attach(), *controlled)
-    assert ours.isfinite().all()
-    assert subjects.difference(theirs, ours) > 0.01

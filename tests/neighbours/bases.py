@@ -35,7 +35,7 @@ def loaded_module(name: str) -> Any:
 def layout_of(scene: Scene) -> dict[str, Any]:
     if scene.family.name == "sd15":
         return host.sd15_layout(32, host.SD15_CONTEXT)
-    return host.sdxl_layout(32, host.SDXL_CONTEXT, host.SDXL_G)
+    return host.sdxl_layout(32, host.SDXL_CONTEXT, host.SDXL_G, scene.depth)
 
 
 def in_gguf(scene: Scene, inputs: Inputs) -> Inputs:

@@ -45,6 +45,7 @@ SETTINGS: dict[str, Setting] = {
     "LoraModelLoader": Setting(files.loaded_lora),
     "ModelComputeDtype": Setting({"dtype": "bf16"}),
     "ModelSamplingDiscrete": Setting({"sampling": "v_prediction", "zsnr": True}),
+    "RenormCFG": Setting({"renorm_cfg": 0.5}),
     "UNetCrossAttentionMultiply": Setting({"q": 1.3, "v": 0.8}),
     "UNetSelfAttentionMultiply": Setting({"q": 1.3, "v": 0.8}),
     "VideoLinearCFGGuidance": Setting({"min_cfg": 1.5}, size=(8, 8, 3)),

@@ -64,7 +64,7 @@ def in_8_bits(scene: Scene, inputs: Inputs) -> Inputs:
     layout = (
         host.sd15_layout(32, host.SD15_CONTEXT)
         if scene.family.name == "sd15"
-        else host.sdxl_layout(32, host.SDXL_CONTEXT, host.SDXL_G)
+        else host.sdxl_layout(32, host.SDXL_CONTEXT, host.SDXL_G, scene.depth)
     )
     model = host.build(family, layout, dtype=torch.float8_e4m3fn, compute=torch.float32)
     weights = unet.diffusion_model.state_dict()

@@ -29,6 +29,7 @@ SAMPLING = {
 TILES = {"tile_width": 64, "tile_height": 64, "tile_overlap": 16}
 SETTINGS: dict[str, Setting] = {
     "ApplyLBW //Inspire": Setting(),
+    "CFGZeroStarAndInit": Setting({"use_zero_init": False}),
     "HyperTile //Inspire": Setting({"tile_size": 32, "max_depth": 1}),
     "LoraLoaderBlockWeight //Inspire": Setting(files.lora),
     "SlidingWindowGuidanceAdvanced": Setting(TILES),
@@ -42,7 +43,8 @@ def pack_neighbours(pack: str, nodes: Mapping[str, Any]) -> Iterator[Neighbour]:
     for name in sampler_nodes(nodes):
         sample = partial(sample_for, nodes[name])
         yield Neighbour(name, on_model=False, compared=False, sample=sample)
-    yield from on_models({name: each for name, each in nodes.items() if name not in LEFT_OUT}, SETTINGS)
+    kept = {name: each for name, each in nodes.items() if name not in LEFT_OUT and not name.startswith(COMPILERS)}
+    yield from on_models(kept, SETTINGS)
 
 
 def sample_for(sampler: Any, scene: Scene, inputs: Inputs) -> torch.Tensor:
@@ -183,5 +185,10 @@ SPECIAL: dict[str, tuple[Neighbour, ...]] = {
     "ComfyUI-TiledDiffusion": (tiled("Mixture of Diffusers"), tiled("SpotDiffusion")),
     "comfyui-tooling-nodes": (Neighbour("ETN_AttentionMask", with_node("ETN_AttentionMask", krita_regions)),),
 }
-LEFT_OUT = {each.name for group in SPECIAL.values() for each in group} | {"IPAdapterModelHelper //Inspire"}
-"""What is run in a way of its own, and a node that downloads files."""
+LEFT_OUT = {each.name for group in SPECIAL.values() for each in group} | {
+    "IPAdapterModelHelper //Inspire",
+    "Krea2PromptWeight",
+}
+"""What is run in a way of its own, a node that downloads files, and one that makes a prompt of its own, which has no subject."""
+COMPILERS = "TorchCompile"
+"""How the names of nodes begin that compile, as of `groups.COMPILED`."""

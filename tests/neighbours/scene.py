@@ -39,6 +39,8 @@ class Scene:
     clip: Any
     other: Any
     """A model of the same architecture with other weights."""
+    depth: int = host.SDXL_DEPTH
+    """Of SDXL, as of `host.sdxl_layout`."""
     pictures: dict[Any, Tensor] = field(default_factory=dict)
     """Sampled without a neighbour, by what they depend on."""
 
@@ -67,11 +69,12 @@ class Scene:
         return replace(inputs, model=self.family.attach(inputs.model, **options))
 
 
-def make_scene(name: str) -> Scene:
-    """Of "sd15" or "sdxl"."""
-    make = host.sd15 if name == "sd15" else host.sdxl
-    clip = host.sd15_clip() if name == "sd15" else host.sdxl_clip()
-    return Scene(subjects.make_family(name), clip, make(seed=1))
+def make_scene(name: str, depth: int = host.SDXL_DEPTH) -> Scene:
+    """Of "sd15" or "sdxl". Args: depth: of SDXL, as of `host.sdxl_layout`."""
+    clip, other = (
+        (host.sd15_clip(), host.sd15(seed=1)) if name == "sd15" else (host.sdxl_clip(), host.sdxl(seed=1, depth=depth))
+    )
+    return Scene(subjects.make_family(name, depth), clip, other, depth)
 
 
 def sampled(scene: Scene, inputs: Inputs) -> Tensor:
