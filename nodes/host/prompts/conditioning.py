@@ -105,9 +105,6 @@ def payload(
         batch: of the prompts, where these are several in one embedding.
         styles: of the run; None leaves styles out.
     """
-    weights: dict[int, float] = {}
-    for each in bindings:
-        weights[id(each.subject)] = weights.get(id(each.subject), 0.0) + each.weight
     subjects = distinct(bindings)
     numbers = {id(s): number for number, s in enumerate(subjects, start=1)}
     slots = torch.zeros(batch if any(each.rows for each in bindings) else 1, length, 1)
@@ -115,22 +112,36 @@ def payload(
         slots[list(each.rows) or slice(None), each.position] = numbers[id(each.subject)]
     features = torch.cat(repeat_to_common_width([s.features[:1] for s in subjects]))[None]  # (1,S,F)
     conds: dict[str, Any] = {SLOTS: comfy.conds.CONDCrossAttn(slots), FEATURES: comfy.conds.CONDRegular(features)}
-    settings = [s.settings for s in subjects]
-    strengths = [t.strength * round(min(1.0, weights[id(s)]), 6) for s, t in zip(subjects, settings, strict=True)]
     given = regions or {}
     areas = [given[id(s)] if id(s) in given else barred(s.settings.region) for s in subjects]
-    by_frame = [area.flatten(1) if len(area) > 1 else None for area in areas]
-    kinds = [
-        0 if styles is None else styles.number(s.style, s.settings.strength, frames)
-        for s, frames in zip(subjects, by_frame, strict=True)
-    ]
-    entries = zip(strengths, settings, kinds, strict=True)
-    terms = torch.tensor([[(s - 1, t.start, t.end - 1, float(kind)) for s, t, kind in entries]])
+    terms = terms_of(bindings, subjects, areas, styles)
     if terms.any():
         conds[TERMS] = comfy.conds.CONDRegular(terms)
-    if any(t.region is not None for t in settings):
+    if any(s.settings.region is not None for s in subjects):
         conds[BARRED] = comfy.conds.CONDRegular(torch.cat([area[:1] for area in areas]).flatten(1)[None])
     return conds
+
+
+def terms_of(
+    bindings: Sequence[Binding],
+    subjects: Sequence[Subject],
+    areas: Sequence[torch.Tensor],
+    styles: NumberedStyles | None,
+) -> torch.Tensor:
+    """What `TERMS` carries of the subjects of a prompt, (1,S,4).
+
+    Args: areas: where each subject must have no share, (P,h,w) for P frames; styles: as of `payload`.
+    """
+    weights: dict[int, float] = {}
+    for each in bindings:
+        weights[id(each.subject)] = weights.get(id(each.subject), 0.0) + each.weight
+    rows = []
+    for subject, area in zip(subjects, areas, strict=True):
+        settings, frames = subject.settings, area.flatten(1) if len(area) > 1 else None
+        kind = 0 if styles is None else styles.number(subject.style, settings.strength, frames)
+        strength = settings.strength * round(min(1.0, weights[id(subject)]), 6)
+        rows.append((strength - 1, settings.start, settings.end - 1, float(kind)))
+    return torch.tensor([rows])
 
 
 def strengths_at(terms: torch.Tensor, sigma: torch.Tensor, level: Callable[[float], float]) -> torch.Tensor | None:
