@@ -27,6 +27,7 @@ from devtools.templates import TEMPLATES
 from devtools.workflow import to_prompt
 
 NAMES = [name for name in TEMPLATES if not name.endswith("_mini")]
+CHECKPOINTS = {"sd15": "TinyCheckpoint", "sdxl": "TinyCheckpointXL"}
 SMALLER = {"EmptyLatentImage": {"width": 128, "height": 128}, "KSampler": {"steps": 4}}
 """Inputs that are replaced, so that a run takes seconds."""
 
@@ -55,7 +56,7 @@ def prompt_of(workflow: dict[str, Any], family: str, server: Server) -> dict[str
     for node in prompt.values():
         node["inputs"] |= SMALLER.get(node["class_type"], {})
         if node["class_type"] == "CheckpointLoaderSimple":
-            node |= {"class_type": "TinyCheckpoint", "inputs": {"family": family}}
+            node |= {"class_type": CHECKPOINTS[family], "inputs": {}}
         if node["class_type"] == "CLIPVisionLoader":
             node |= {"class_type": "TinyVision", "inputs": {}}
     sampled = [key for key, node in prompt.items() if node["class_type"] == "KSampler"]

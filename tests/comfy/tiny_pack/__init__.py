@@ -11,7 +11,7 @@ import host  # noqa: E402
 
 
 class TinyCheckpoint:
-    """-> MODEL, CLIP, VAE with random weights, the same ones every time."""
+    """-> MODEL, CLIP, VAE of SD1.5's shape with random weights, the same ones every time."""
 
     RETURN_TYPES = ("MODEL", "CLIP", "VAE")
     FUNCTION = "load"
@@ -19,12 +19,17 @@ class TinyCheckpoint:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {}, "optional": {"family": (["sd15", "sdxl"],)}}
+        return {"required": {}}
 
-    def load(self, family: str = "sd15") -> tuple[Any, Any, Any]:
-        if family == "sdxl":
-            return host.sdxl(), host.sdxl_clip(), host.vae()
+    def load(self) -> tuple[Any, Any, Any]:
         return host.sd15(), host.sd15_clip(), host.vae()
+
+
+class TinyCheckpointXL(TinyCheckpoint):
+    """Of SDXL's shape."""
+
+    def load(self) -> tuple[Any, Any, Any]:
+        return host.sdxl(), host.sdxl_clip(), host.vae()
 
 
 class TinyVision:
@@ -42,4 +47,4 @@ class TinyVision:
         return (host.clip_vision(host.VISION, host.VISION),)
 
 
-NODE_CLASS_MAPPINGS = {"TinyCheckpoint": TinyCheckpoint, "TinyVision": TinyVision}
+NODE_CLASS_MAPPINGS = {each.__name__: each for each in (TinyCheckpoint, TinyCheckpointXL, TinyVision)}
