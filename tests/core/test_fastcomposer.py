@@ -131,7 +131,8 @@ def test_headers_of_earlier_versions_keep_their_meaning(tiny: dict[str, Tensor])
 
 def test_a_layer_without_a_router_requires_the_shares(tiny: dict[str, Tensor]):
     layer = import_fastcomposer(stored(tiny)).float().layers["input_1_0_attn1"]
-    z, grid, base = torch.randn(1, 12, 32), (3, 4), Projections(*(torch.nn.Identity() for _ in range(4)))
+    same = torch.nn.Identity()
+    z, grid, base = torch.randn(1, 12, 32), (3, 4), Projections(same, same, same, same)
     assert torch.equal(run(layer, z, z, z, base, grid, shares=torch.zeros(1, 1, 12)), z)
     with pytest.raises(ValueError, match="input_1_0_attn1 has no router of its own"):
         run(layer, z, z, z, base, grid)
