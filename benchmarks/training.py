@@ -1,4 +1,4 @@
-"""Memory and time of training by the commands a user types, at real widths with random weights, beside what `plan` says.
+"""Memory and time of training by the commands a user types, at real widths with random weights, beside the figures of `plan`.
 
 Every command runs in a process of its own. On a CPU pictures are small and arithmetic is float32; on CUDA they have their
 usual size and it is bfloat16. Memory is that of the whole process, over caching and training.

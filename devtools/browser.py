@@ -26,7 +26,7 @@ PLACES = (
 
 
 class NoBrowser(RuntimeError):
-    """The browser tests need one; the text says which."""
+    """The browser tests need one; the message names those that serve."""
 
 
 def find() -> Path:

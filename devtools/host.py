@@ -21,7 +21,7 @@ DEFAULT = "0.30.0"
 
 
 class HostError(RuntimeError):
-    """No usable ComfyUI; the text says what to do."""
+    """No usable ComfyUI; the message contains the remedy."""
 
 
 class Release(NamedTuple):

@@ -15,7 +15,7 @@ VENV = ROOT / ".venv"
 
 
 class EnvironmentFailure(RuntimeError):
-    """The environment could not be made; the text says what to do."""
+    """The environment could not be made; the message contains the remedy."""
 
 
 def python() -> Path:

@@ -14,7 +14,7 @@ def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str
 
     Args:
         workflow: the parsed file; no subgraphs, no muted or bypassed nodes.
-        object_info: the server's answer to `/object_info`; it tells which widgets carry a second value.
+        object_info: the server's answer to `/object_info`; it lists the widgets that carry a second value.
 
     Raises:
         ValueError: the workflow uses a node the server lacks, or something this small converter does not know.

@@ -11,7 +11,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 is no slower than float32 there. A CPU without instructions for it takes some thirty times as long."""
     if device.type != "cpu":
         return True
-    # Not public, and absent from older releases: torch has no public function that tells emulated bfloat16 from native.
+    # Not public, and absent from older releases: torch has no public function that distinguishes native from emulated bfloat16.
     native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return native is not None and native()
 

@@ -96,9 +96,9 @@ def test_plan_states_epochs_disk_and_the_cards_that_fit(tmp_path: Path, capsys: 
     config = settings(tmp_path / "a.toml", "moa-mini", steps=90, batch_size=4)
     options = ("--data.folder", str(folder), "--data.side", "128", "--adapter.rank", "4")
     plan(config, *options, "--gpus", "2")
-    told = capsys.readouterr().out
-    assert "9 pictures: an epoch is 2.2 steps of 4 pictures, 2 on each of 2 cards; 90 steps are 40.0 epochs." in told
-    assert "Cards of 8 GiB: as it is; 12 GiB: as it is; 16 GiB" in told
+    text = capsys.readouterr().out
+    assert "9 pictures: an epoch is 2.2 steps of 4 pictures, 2 on each of 2 cards; 90 steps are 40.0 epochs." in text
+    assert "Cards of 8 GiB: as it is; 12 GiB: as it is; 16 GiB" in text
     for path in folder.glob("*.mask2.png"):  # the plan is for one subject
         path.unlink()
     encoders = HostEncoders(*load_mini(ROOT / "weights" / "mini"))
@@ -106,7 +106,7 @@ def test_plan_states_epochs_disk_and_the_cards_that_fit(tmp_path: Path, capsys: 
     wanted = CacheSettings(128, 0, "fastcomposer")
     cached = build_cache(read_pictures(folder), encoders, wanted, cache, lambda *_: None)
     made = sum(path.stat().st_size for path in cache.glob("*.safetensors")) / len(cached.entries)
-    (planned,) = re.findall(r"([\d,]+) KiB for a picture", told)
+    (planned,) = re.findall(r"([\d,]+) KiB for a picture", text)
     assert int(planned.replace(",", "")) == pytest.approx(made / 1024, rel=0.03)
 
 
@@ -126,9 +126,9 @@ def test_plan_states_the_room_that_the_states_take(tmp_path: Path, capsys: pytes
     )
     options = (*options, "--models.clip_vision", "", "--validation.every", "0", "--adapter.rank", "4")
     plan(config, *options)
-    told = capsys.readouterr().out
-    found = re.search(r"at most ([\d.]+) GiB .*, and 3 that train.keep_every keeps, ([\d,]+) MiB each", told)
-    assert found is not None, told
+    text = capsys.readouterr().out
+    found = re.search(r"at most ([\d.]+) GiB .*, and 3 that train.keep_every keeps, ([\d,]+) MiB each", text)
+    assert found is not None, text
     commands.command("train", str(config), *options)
     size = (tmp_path / "out" / "state.safetensors").stat().st_size
     assert int(found[2].replace(",", "")) == pytest.approx(size / 2**20, rel=0.03)

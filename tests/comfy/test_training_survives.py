@@ -52,7 +52,7 @@ def size(path: Path) -> int:
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no signals between processes")
 def test_a_signal_saves_the_state_and_ends_the_command_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Neither signal loses a step, and what follows equals an unbroken run; a finished run says so and does nothing."""
+    """Neither signal loses a step, and what follows equals an unbroken run; a finished run prints that it is finished and does nothing."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     folder, server = pictures.kohya(tmp_path / "boxes"), killable.context()
     output, unbroken = tmp_path / "stopped", tmp_path / "unbroken"

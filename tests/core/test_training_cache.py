@@ -1,4 +1,4 @@
-"""A cache that several threads and processes fill: the same bits, the others' shards kept, nobody waited for in vain."""
+"""A cache that several threads and processes fill: the same bits, the others' shards kept, and no process waits in vain."""
 
 import hashlib
 import itertools

@@ -85,7 +85,7 @@ def write_rows(options: argparse.Namespace) -> None:
         options.results.write_text(json.dumps(rows), encoding="utf-8")
 
 
-class Said(logging.Handler):
+class KeptMessages(logging.Handler):
     """Keeps what is logged: the host reports there why it cannot import an extension."""
 
     def __init__(self) -> None:
@@ -110,9 +110,9 @@ async def load_nodes(loop: asyncio.AbstractEventLoop, base: Path, options: argpa
     link = base / "custom_nodes" / options.group
     link.symlink_to((options.packs / options.group).resolve())
     sys.path.insert(0, str(base))  # some import themselves as custom_nodes.<folder>
-    logging.getLogger().addHandler(said := Said())
+    logging.getLogger().addHandler(kept := KeptMessages())
     if not await nodes.load_custom_node(str(link)):
-        reason = said.texts[-1].rpartition(": ")[2]
+        reason = kept.texts[-1].rpartition(": ")[2]
         options.results.write_text(json.dumps([table.not_imported(options.group, reason)]), encoding="utf-8")
         raise SystemExit(f"{options.group} cannot be imported: {reason}")
     return {name: node for name, node in every.items() if name not in before}

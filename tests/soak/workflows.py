@@ -151,7 +151,7 @@ MISTAKES: dict[str, dict[str, Any]] = {
     "MoASaveSubject": {"filename_prefix": "../x"},
     "MoALayerStrength": {"single": "nowhere_9: 2"},
     "MoASubjectCombine": {"weights": "one, two"},
-    "LoadImage": {"image": "nobody.png"},
+    "LoadImage": {"image": "absent.png"},
     "ApplyMoA": {"strength": -1.0, "router": "mask"},
     "MoATrain": {"folder": "nowhere", "name": "a/../b", "rank": 8},
 }
