@@ -6,17 +6,13 @@ The real page makes each subgraph of its nodes. ComfyUI offers the files in `sub
 from __future__ import annotations
 
 import json
-import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
-from . import browser, demo, host
-from .draw_workflow import open_page
+from . import demo
+from .draw_workflow import browser_on_server, open_page
 from .host import ROOT
-from .server import Server
 
 FOLDER = ROOT / "subgraphs"
 BLUEPRINTS = {
@@ -48,18 +44,12 @@ def draw_blueprint(page: Page, name: str) -> dict[str, Any]:
 
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Server(host.find(), Path(sys.executable), Path(folder), packs=[ROOT], cpu=True) as server,
-        sync_playwright() as playwright,
-    ):
-        chromium = playwright.chromium.launch(executable_path=str(browser.find()), args=["--no-sandbox"])
+    with browser_on_server() as (chromium, address):
         for name in BLUEPRINTS:
-            page = open_page(chromium, server.address)
+            page = open_page(chromium, address)
             target = FOLDER / f"{name}.json"
             target.write_text(json.dumps(draw_blueprint(page, name), indent=1) + "\n", encoding="utf-8")
             page.close()
-        chromium.close()
 
 
 if __name__ == "__main__":

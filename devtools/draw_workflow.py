@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,21 +90,28 @@ def draw(page: Page, made: Template, name: str) -> dict[str, Any]:
 
 
 def main(names: list[str]) -> None:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Server(host.find(), Path(sys.executable), Path(folder), packs=[ROOT], cpu=True) as server,
-        sync_playwright() as playwright,
-    ):
-        server.post("/settings", {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False})
-        chromium = playwright.chromium.launch(executable_path=str(browser.find()), args=["--no-sandbox"])
+    with browser_on_server() as (chromium, address):
         for name in names or TEMPLATES:
-            page = open_page(chromium, server.address)  # a page keeps the pictures of an earlier workflow's nodes
+            page = open_page(chromium, address)  # a page keeps the pictures of an earlier workflow's nodes
             workflow = draw(page, example(name), name)
             target = demo.EXAMPLES / f"{name}.json"
             target.write_text(json.dumps(workflow, indent=1) + "\n", encoding="utf-8")
             page.screenshot(path=str(demo.BASE / f"{name}.png"))
             print(f"Wrote {target}; zoom {page.evaluate('window.app.canvas.ds.scale'):.2f}", flush=True)
             page.close()
+
+
+@contextmanager
+def browser_on_server(pack: Path = ROOT) -> Iterator[tuple[Browser, str]]:
+    """A browser, and the address of a server with the extension in a folder, whose page shows neither tutorial nor minimap."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Server(host.find(), Path(sys.executable), Path(folder), packs=[pack], cpu=True) as server,
+        sync_playwright() as playwright,
+    ):
+        server.post("/settings", {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False})
+        chromium = playwright.chromium.launch(executable_path=str(browser.find()), args=["--no-sandbox"])
+        yield chromium, server.address
         chromium.close()
 
 

@@ -5,16 +5,14 @@ The archive that users install runs in an empty ComfyUI. The browser test takes 
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
-from . import archive, browser, demo, host
-from .draw_workflow import open_page
+from . import archive, demo
+from .draw_workflow import browser_on_server, open_page
 from .host import ROOT
-from .server import Server
 from .walkthrough import Walkthrough
 
 RUN_MS = 600_000
@@ -161,18 +159,11 @@ def mistakes(walk: Walkthrough) -> None:
 def main() -> None:
     with (
         tempfile.TemporaryDirectory() as unpacked,
-        tempfile.TemporaryDirectory() as folder,
-        sync_playwright() as playwright,
-        Server(
-            host.find(), Path(sys.executable), Path(folder), packs=[archive.unpack(Path(unpacked))], cpu=True
-        ) as server,
+        browser_on_server(archive.unpack(Path(unpacked))) as (chromium, address),
     ):
-        server.post("/settings", {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False})
-        chromium = playwright.chromium.launch(executable_path=str(browser.find()), args=["--no-sandbox"])
-        page = open_page(chromium, server.address)
+        page = open_page(chromium, address)
         page.set_default_timeout(RUN_MS)
         first_steps(page, ROOT / "docs")
-        chromium.close()
 
 
 if __name__ == "__main__":

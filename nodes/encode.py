@@ -16,7 +16,7 @@ from .host.pictures.crops import WHOLE, crop_pictures
 from .host.pictures.subject_encoding import FRAMES, subject_in_tiles, subject_of
 from .host.pictures.vision import CROP_CENTRE, CROP_FACE, FITS, PAD, TILES, VERSIONS, Reference, clip_squares
 from .host.prompts.prompt_words import word_of_prompt
-from .sockets import CATEGORY, AdapterSocket, FaceSocket, LoadedAdapter, Subject, SubjectSocket
+from .sockets import CATEGORY, AdapterSocket, FaceSocket, LoadedAdapter, Subject, SubjectSocket, word_input
 
 TITLE = "Encode Subject (MoA)"
 NO_NOISE, BLURRED = "none", ", blurred"
@@ -49,11 +49,7 @@ class SubjectEncode(io.ComfyNode):
                     "images",
                     tooltip="One picture of the subject, or a batch that is averaged. A portrait works best.",
                 ),
-                io.String.Input(
-                    "word",
-                    default="man",
-                    tooltip="The word of the prompt that becomes this subject, for example man, woman or dog.",
-                ),
+                word_input(),
                 io.Mask.Input(
                     "mask",
                     optional=True,

@@ -16,7 +16,7 @@ from .host.node_text import NodeText
 from .host.pictures.embeds import subject_of_embeds
 from .host.pictures.subject_mixing import blend_subjects
 from .host.prompts.prompt_words import word_of_prompt
-from .sockets import CATEGORY, AdapterSocket, LoadedAdapter, Subject, SubjectSocket
+from .sockets import CATEGORY, AdapterSocket, LoadedAdapter, Subject, SubjectSocket, word_input
 
 
 class MoASaveSubject(io.ComfyNode):
@@ -132,11 +132,7 @@ class MoALoadEmbeds(io.ComfyNode):
                     options=file_names(EMBEDS),
                     tooltip="A file in ComfyUI's input folder, written by IPAdapter Save Embeds.",
                 ),
-                io.String.Input(
-                    "word",
-                    default="man",
-                    tooltip="The word of the prompt that becomes this subject, for example man, woman or dog.",
-                ),
+                word_input(),
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,

@@ -22,6 +22,15 @@ FaceSocket = io.Custom("MOA_FACE")
 """Face embeddings, (K,512) on the CPU."""
 
 
+def word_input() -> io.String.Input:
+    """The word of the nodes that make a subject."""
+    return io.String.Input(
+        "word",
+        default="man",
+        tooltip="The word of the prompt that becomes this subject, for example man, woman or dog.",
+    )
+
+
 @dataclass(frozen=True)
 class LoadedAdapter:
     """An adapter in the host's care. The host's caches recognise a model by its attribute `patcher`."""

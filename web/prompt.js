@@ -2,13 +2,12 @@
 
 import { app } from "/scripts/app.js";
 import { connectedSubjects } from "./connected_subjects.mjs";
-import { COLOURS, fitTo, make } from "./elements.mjs";
+import { COLOURS, addContent, make } from "./elements.mjs";
 import { bind } from "./prompt_words.mjs";
 
 const NEIGHBOURS = 2;
 const EVERY_MS = 250;
 const HIGHEST = 120;
-const MARGIN = 6;
 
 app.registerExtension({
     name: "MoA.Prompt",
@@ -17,19 +16,11 @@ app.registerExtension({
     },
 });
 
-/** The widget is neither saved nor sent: its element shows the state of the graph. */
+/** The element shows the state of the graph. */
 function addHelper(node) {
     const words = make("div");
     const element = make("div", { className: "moa-prompt", style: "font-size: 12px; line-height: 1.5; overflow: auto" }, [words]);
-    const height = () => Math.min(HIGHEST, words.offsetHeight && words.offsetHeight + 2 * MARGIN);
-    const widget = node.addDOMWidget("words", "moa_words", element, {
-        serialize: false,
-        margin: MARGIN,
-        getMinHeight: height,
-        getMaxHeight: height,
-    });
-    widget.serialize = false;
-    fitTo(node, words);
+    addContent(node, "words", "moa_words", element, words, HIGHEST);
     let shown;
     // The page has no event for a change of another node's word or of a link further away.
     const timer = setInterval(() => {

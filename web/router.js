@@ -2,10 +2,9 @@
 
 import { api } from "/scripts/api.js";
 import { app } from "/scripts/app.js";
-import { fitTo, make } from "./elements.mjs";
+import { addContent, make } from "./elements.mjs";
 import { RouterMaps } from "./router_maps.mjs";
 
-const MARGIN = 6;
 const LINE = 24;
 
 app.registerExtension({
@@ -15,19 +14,11 @@ app.registerExtension({
     },
 });
 
-/** A button once there are maps; it opens the picture with its sliders. Nothing of it is saved or sent. */
+/** A button once there are maps; it opens the picture with its sliders. */
 function addExplorer(node) {
     const content = make("div", { style: "display: flex; flex-direction: column; gap: 2px; font-size: 12px" });
     const element = make("div", { className: "moa-router", style: "overflow: hidden" }, [content]);
-    const height = () => content.childElementCount && content.offsetHeight + 2 * MARGIN;
-    const widget = node.addDOMWidget("maps", "moa_maps", element, {
-        serialize: false,
-        margin: MARGIN,
-        getMinHeight: height,
-        getMaxHeight: height,
-    });
-    widget.serialize = false;
-    fitTo(node, content);
+    addContent(node, "maps", "moa_maps", element, content);
     const executed = node.onExecuted;
     node.onExecuted = function (output) {
         executed?.apply(this, arguments);

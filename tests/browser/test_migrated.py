@@ -24,14 +24,7 @@ def old_workflow() -> Studio:
     """Two people on one model, the first prepared, and a negative picture."""
     old = Studio(checkpoint="TinyCheckpoint")
     loader = old.unified()
-    prepared = old.add(
-        "PrepImageForClipVision",
-        image=old.picture("anna.png"),
-        interpolation="LANCZOS",
-        crop_position="center",
-        sharpening=0.0,
-    )
-    first = old.advanced(Out(loader.node, 0), loader, prepared)
+    first = old.advanced(Out(loader.node, 0), loader, old.prepared())
     old.sample(old.advanced(first, loader, old.picture("ben.png"), image_negative=old.picture("anna.png")))
     return old
 

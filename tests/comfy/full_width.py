@@ -20,16 +20,12 @@ import torch
 from comfy.ldm.models.autoencoder import AutoencoderKL
 from comfy.sd1_clip import SD1ClipModel
 from comfy.sdxl_clip import SDXLClipModel
+from comfyui_moa.recipes.adapter.cpu_memory import VAE_LAYOUT
 from torch import Tensor
 
 META = torch.device("meta")
 DRAWN = 2**22
 """Random numbers of a file, which are repeated."""
-VAE_LAYOUT = {
-    "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128, "ch_mult": [1, 2, 4, 4],
-    "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0,
-}  # fmt: skip
-"""Of SD1.5 and SDXL."""
 
 
 def checkpoint(path: Path, base: str) -> Path:

@@ -46,15 +46,8 @@ def old_workflow(weight: float) -> Studio:
     """Two people, the second in a region."""
     old = Studio(checkpoint="TinyCheckpoint")
     loader = old.unified()
-    prepared = old.add(
-        "PrepImageForClipVision",
-        image=old.picture("anna.png"),
-        interpolation="LANCZOS",
-        crop_position="center",
-        sharpening=0.0,
-    )
     mask = old.add("SolidMask", value=0.5, width=64, height=64)
-    first = old.advanced(Out(loader.node, 0), loader, prepared, weight=weight)
+    first = old.advanced(Out(loader.node, 0), loader, old.prepared(), weight=weight)
     old.sample(old.advanced(first, loader, old.picture("ben.png"), weight=weight, attn_mask=mask))
     return old
 

@@ -26,6 +26,11 @@ CORE_WIDGETS = {
     "KSampler": ("seed", "steps", "cfg", "sampler_name", "scheduler", "denoise"), "SaveLatent": ("filename_prefix",), "SolidMask": ("value", "width", "height"),
 }  # fmt: skip
 
+ADVANCED = {
+    "weight": 0.7, "weight_type": "linear", "combine_embeds": "concat", "start_at": 0.1, "end_at": 0.9, "embeds_scaling": "V only",
+}  # fmt: skip
+"""Settings of an IPAdapter Advanced."""
+
 
 class Out(NamedTuple):
     """An output of a node."""
@@ -109,16 +114,13 @@ class Studio(OldWorkflow):
     def picture(self, name: str = "anna.png") -> Out:
         return self.add("LoadImage", image=name)
 
+    def prepared(self, name: str = "anna.png") -> Out:
+        """A picture that is cut to a square."""
+        given = {"interpolation": "LANCZOS", "crop_position": "center", "sharpening": 0.0}
+        return self.add("PrepImageForClipVision", image=self.picture(name), **given)
+
     def advanced(self, model: Out, ipadapter: Out, image: Out, **changed: Any) -> Out:
-        settings = {
-            "weight": 0.7,
-            "weight_type": "linear",
-            "combine_embeds": "concat",
-            "start_at": 0.1,
-            "end_at": 0.9,
-            "embeds_scaling": "V only",
-        }
-        return self.add("IPAdapterAdvanced", model=model, ipadapter=ipadapter, image=image, **{**settings, **changed})
+        return self.add("IPAdapterAdvanced", model=model, ipadapter=ipadapter, image=image, **{**ADVANCED, **changed})
 
     def sample(self, model: Out, positive: Out | None = None, negative: Out | None = None) -> Out:
         """A sampler, and what shows its result."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from old_workflows import Out, Studio, tree
+from old_workflows import ADVANCED, Out, Studio, tree
 
 from devtools.migration.graph import Link
 from devtools.migration.ours import LAYOUTS
@@ -427,15 +427,7 @@ def test_weights_of_frames(timing: str, slot: int, wanted: str | None):
 )
 def test_knobs_without_a_counterpart_are_listed(changed: dict[str, Any], listed: str | None):
     old = Studio()
-    settings = {
-        "weight": 0.7,
-        "weight_type": "linear",
-        "combine_embeds": "concat",
-        "start_at": 0.1,
-        "end_at": 0.9,
-        "embeds_scaling": "V only",
-    }
-    settings |= {"enhance_tiles": 1, "enhance_ratio": 1.0, **changed}
+    settings = {**ADVANCED, "enhance_tiles": 1, "enhance_ratio": 1.0, **changed}
     old.sample(
         old.add(
             "IPAdapterClipVisionEnhancer", model=old.model, ipadapter=old.unified(), image=old.picture(), **settings
@@ -466,10 +458,7 @@ def test_tiles():
 def test_kolors_stays_and_a_picture_is_cut_by_the_host():
     old = Studio()
     loader = old.unified()
-    prepared = old.add(
-        "PrepImageForClipVision", image=old.picture(), interpolation="LANCZOS", crop_position="center", sharpening=0.0
-    )
-    old.sample(old.advanced(old.model, loader, prepared))
+    old.sample(old.advanced(old.model, loader, old.prepared()))
     kolors = old.add(
         "IPAdapterFaceIDKolors", model=old.model, ipadapter=loader, image=old.picture("ben.png"), weight=1.0
     )

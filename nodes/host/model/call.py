@@ -73,9 +73,10 @@ def open_call(
     patcher, size = base.current_patcher, (x.shape[-2], x.shape[-1])
     if context is None or patcher is None or settings.inactive(t, base.model_sampling):
         return None
+    if not (adapters := patcher.get_additional_models_with_key(KEY)):
+        return None  # a guider with two models calls the plain one with the other's wrappers, too
     rows = read_subject_rows(settings, base.model_sampling, payload, t, size, options)
-    adapters = patcher.get_additional_models_with_key(KEY)
-    if rows is None or not adapters:  # a guider with two models calls the plain one with the other's wrappers, too
+    if rows is None:
         return None
     context = context.to(x.device, base.get_dtype_inference())
     call = begin_state(settings, adapters[0].model, base, rows, context, t)
@@ -84,7 +85,7 @@ def open_call(
     budget = ALL if needs_every_pixel(settings, patcher, rows) else settings.budget
     call = with_observers(call, router, budget)
     # Hooks may change the base's weights between steps, and low-rank projections build on those.
-    steady = patcher.current_hooks is None and not settings.subjects.styles.by_frame(rows.payload.terms)
+    steady = patcher.current_hooks is None and not rows.by_frame
     return with_cached_prompt(call, rows.payload.prompts, context) if steady else call
 
 
@@ -116,7 +117,10 @@ def begin_state(
 
 def call_info(settings: ApplySettings, step: Step, rows: SubjectRows, t: Tensor) -> CallInfo:
     """The call as listeners see it."""
-    subjects, evaluation = subjects_of_rows(rows.slots[rows.index].squeeze(-1).long()), settings.schedule.evaluation
+    subjects, evaluation = (
+        subjects_of_rows(cast("Tensor", rows.payload.slots).squeeze(-1).long()),
+        settings.schedule.evaluation,
+    )
     names = [settings.subjects.of_prompt(number) for number in rows.prompts]
     follows = [settings.subjects.follows.get(number, ()) for number in rows.prompts]
     count = rows.features.shape[1]

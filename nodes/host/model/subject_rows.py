@@ -55,6 +55,9 @@ class SubjectRows(NamedTuple):
     prompts: Sequence[int]
     """The number of each row's prompt."""
     frames: Sequence[int]
+    """Of each row."""
+    by_frame: bool
+    """Whether a subject has other features in other frames."""
 
 
 def read_subject_rows(
@@ -79,11 +82,11 @@ def read_subject_rows(
     level = partial(settings.schedule.noise_level, sampling)
     strengths = None if mine.terms is None else strengths_at(mine.terms, t[:1], level)
     views, prompts = views_of_call(mine.pixels, mine.run, index, size, options)
-    frames = frames_shown(views)
-    if styles.by_frame(mine.terms):
+    frames, by_frame = frames_shown(views), styles.by_frame(mine.terms)
+    if by_frame:
         features = features.index_copy(0, index, styles.features(features[index], mine.terms, frames))
     mine = mine._replace(barred=styles.barred_at(mine.barred, mine.terms, frames))
-    return SubjectRows(index, mine, slots, features, strengths, views, prompts, frames)
+    return SubjectRows(index, mine, slots, features, strengths, views, prompts, frames, by_frame)
 
 
 def rows_with_subjects(slots: Tensor, terms: Tensor | None) -> Tensor:
