@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..nodes.host.model.prior_rows import PAIR
 from ..nodes.host.model.views import payload_of_run
-from ..nodes.host.prompts.conditioning import BARRED, FEATURES, PROMPT, SLOTS, TERMS
+from ..nodes.host.prompts.payload_names import FIRST
 from ..nodes.host.prompts.subject_regions import REGION
 from .bases import FEATURE, Pair
 
@@ -96,17 +96,17 @@ def row_payload(
 ) -> dict[str, Tensor]:
     """MoA's inputs of one row: `present` subjects on tokens of their own, padded to the number of the other rows.
 
-    Args: number: of its prompt, see `nodes.host.prompts.conditioning.PROMPT`; width: of a feature.
+    Args: number: of its prompt, see `PayloadNames.prompt`; width: of a feature.
     """
     slots, features = torch.zeros(1, TOKENS, 1), torch.zeros(1, padded, width)
     slots[0, 2 : 2 + present, 0] = torch.arange(1, present + 1)
     features[:, :present] = torch.randn(1, present, width, generator=generator)
     return {
-        SLOTS: slots,
-        FEATURES: features,
-        TERMS: torch.zeros(1, padded, 4),
-        BARRED: torch.zeros(1, padded, REGION**2),
-        PROMPT: torch.tensor([[float(number)]]),
+        FIRST.slots: slots,
+        FIRST.features: features,
+        FIRST.terms: torch.zeros(1, padded, 4),
+        FIRST.barred: torch.zeros(1, padded, REGION**2),
+        FIRST.prompt: torch.tensor([[float(number)]]),
     }
 
 

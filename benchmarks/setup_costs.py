@@ -15,7 +15,7 @@ from tabulate import tabulate
 from ..moa_attention.formats.adapter import save_adapter
 from ..nodes.host.files.adapters import load_adapter_patcher
 from ..nodes.host.model.patch import apply_adapter
-from ..nodes.host.prompts.conditioning import PROMPT
+from ..nodes.host.prompts.payload_names import FIRST
 from .bases import ENCODER, Pair, random_pair
 from .calls import StepInputs, denoise, load_patched, random_inputs
 from .timing import seconds
@@ -66,6 +66,6 @@ def changed(
     if name == "another strength":
         return apply_adapter(pair.model, pair.adapter, encoder=ENCODER, prior_bias=turn / 100), step
     if name == "another prompt":
-        payload = {**step.payload, PROMPT: other.payload[PROMPT]}
+        payload = {**step.payload, FIRST.prompt: other.payload[FIRST.prompt]}
         return model, replace(step, contexts=other.contexts, uuids=other.uuids, payload=payload)
     return model, step

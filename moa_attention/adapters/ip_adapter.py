@@ -62,8 +62,7 @@ class ImagePromptLayer(RoutedLayer):
         self.low_rank = LowRankProjections(spec, rank, factory) if rank else None
         self.router = None
 
-    def changes(self, base: Projections) -> bool:
-        """Whether the branch builds on changed projections."""
+    def changes_prior(self, base: Projections) -> bool:
         return self.low_rank is not None and base.difference != 0
 
     def projections(self, base: Projections) -> Projections:
@@ -76,9 +75,9 @@ class ImagePromptLayer(RoutedLayer):
     def keys_values(self, context: PromptTokens, base: Projections) -> KeysValues:
         own, images = self.projections(base), context.images
         key, value = self.to_k(images), self.to_v(images)
-        if not self.changes(base) and pays(images.shape[2], self.spec.heads, self.spec.hidden):
+        if not self.changes_prior(base) and pays(images.shape[2], self.spec.heads, self.spec.hidden):
             return fold(key, value, base, self.spec.heads, self.changes_weight(base.to_q))
-        text = None if not self.changes(base) else (own.to_k(context.text), own.to_v(context.text))
+        text = None if not self.changes_prior(base) else (own.to_k(context.text), own.to_v(context.text))
         # The bias of W_o is subtracted below, so that a pixel without any share gets exactly nothing.
         zero_output = own.to_out(images.new_zeros(1, 1, self.spec.hidden))
         return KeysValues(key, value, text, zero_output)
@@ -110,6 +109,9 @@ class LowRankLayer(RoutedLayer):
         super().__init__()
         self.spec, self.low_rank = spec, LowRankProjections(spec, rank, factory)
         self.router = None
+
+    def changes_prior(self, base: Projections) -> bool:
+        return base.difference != 0
 
     def queries(self, hidden: Tensor, base: Projections) -> Tensor:
         return self.low_rank.on(base).to_q(hidden)

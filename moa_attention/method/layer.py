@@ -203,6 +203,11 @@ class RoutedLayer(nn.Module):
         bounded = own[:, None] * limits.bounds
         return Gate(max_share(bounded), bounded)
 
+    def changes_prior(self, base: Projections) -> bool:
+        """Whether the branch is the prior's own attention, but with changed projections."""
+        del base
+        return False
+
     @abstractmethod
     def queries(self, hidden: Tensor, base: Projections) -> Tensor:
         """The personalised branch's queries: (B,N,D) -> (B,N,D)."""

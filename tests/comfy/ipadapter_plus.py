@@ -147,6 +147,8 @@ class Extension:
     lora: float = 0.0
     """Strength of the file's LoRA, which its loader applies to the model."""
     numbers: dict[str, int] = field(default_factory=dict)
+    others: Sequence[Extension] = ()
+    """With other files, on the same model."""
 
     def on(self, model: Any) -> Any:
         """A clone of the model with it."""
@@ -160,18 +162,23 @@ class Extension:
             if self.middle or stage != "middle":
                 model.set_model_attn2_replace(self.replacement(2 * n + 1), stage, int(number), int(index))
             self.numbers |= {layer.spec.name: 2 * n + 1, layer.spec.name.replace("attn2", "attn1"): 2 * n}
-        if self.lora:
-            model.add_patches(dict(self.differences(found)), self.lora)
+        for each in (self, *self.others):
+            each.numbers = self.numbers
+            if each.lora:
+                model.add_patches(dict(each.differences(found)), each.lora)
         return model
 
     def replacement(self, number: int) -> Callable[..., Tensor]:
-        to_k, to_v = (self.layers[f"{number}.{half}_ip.weight"] for half in ("to_k", "to_v"))
-
         def attention(q: Tensor, k: Tensor, v: Tensor, options: dict) -> Tensor:
             out = optimized_attention(q, k, v, options["n_heads"])
-            return out + sum(prompt.attention(q, options, self.base, to_k, to_v) for prompt in self.prompts)
+            return out + sum(each.added(q, options, number) for each in (self, *self.others))
 
         return attention
+
+    def added(self, q: Tensor, options: dict, number: int) -> Tensor | int:
+        """What its file adds in a layer."""
+        to_k, to_v = (self.layers[f"{number}.{half}_ip.weight"] for half in ("to_k", "to_v"))
+        return sum(prompt.attention(q, options, self.base, to_k, to_v) for prompt in self.prompts)
 
     def differences(self, found: Sequence[Any]):
         """The LoRA as differences of weights."""

@@ -12,7 +12,8 @@ from comfyui_moa.moa_attention.routers.base import MaskRouter
 from comfyui_moa.moa_attention.run.budget import AutomaticBudget, Budget
 from comfyui_moa.moa_attention.run.prompt_cache import PromptCache
 from comfyui_moa.nodes.apply import ApplyMoA
-from comfyui_moa.nodes.host.prompts.conditioning import SOURCES, payload
+from comfyui_moa.nodes.host.prompts.conditioning import payload
+from comfyui_moa.nodes.host.prompts.payload_names import FIRST
 from comfyui_moa.nodes.host.prompts.subject_context import Binding, with_subjects
 from comfyui_moa.nodes.sockets import Subject, SubjectSettings
 from subjects import Family
@@ -140,7 +141,7 @@ def test_words_are_not_kept_where_rows_are_prompts_of_their_own(family: Family):
     rows = [payload(context.bindings, context.shape[1]) for context in (c1, c2)]
     extra = {k: torch.cat([v, e2[k]]) for k, v in e1.items() if isinstance(v, Tensor)}
     extra |= {"model_conds": {k: type(v)(torch.cat([row[k].cond for row in rows])) for k, v in rows[0].items()}}
-    batch = [[torch.cat([c1, c2]), {**extra, SOURCES: [b.subject for b in c1.bindings]}]]
+    batch = [[torch.cat([c1, c2]), {**extra, FIRST.sources: [b.subject for b in c1.bindings]}]]
     got = family.sample(family.attach(), batch, size=(8, 8, 2))
     for row, prompt in enumerate((one, two)):
         assert subjects.difference(family.sample(family.attach(), prompt, size=(8, 8, 2))[row], got[row]) < 1e-4

@@ -12,6 +12,7 @@ import pytest
 import subjects
 import torch
 from comfyui_moa.nodes.host.prompts import conditioning, prompt_words
+from comfyui_moa.nodes.host.prompts.payload_names import FIRST
 from comfyui_moa.nodes.prompt import MoATextEncode
 from comfyui_moa.nodes.sockets import Subject
 from safetensors.torch import save_file
@@ -162,7 +163,7 @@ def test_the_second_chunk(clip: comfy.sd.CLIP):
     encoded, [binding] = conditioning.encode_prompt(clip, prompt, [subject("man")])
     context, _ = encoded[0]
     assert binding.position == place < context.shape[1] == 2 * SUBJECT_CHUNK
-    slots = conditioning.payload(context.bindings, context.shape[1])[conditioning.SLOTS].cond
+    slots = conditioning.payload(context.bindings, context.shape[1])[FIRST.slots].cond
     assert slots.shape == (1, 2 * SUBJECT_CHUNK, 1)
     assert slots.flatten().nonzero().flatten().tolist() == [place]
 
@@ -187,10 +188,10 @@ def test_encoding_is_the_hosts_own(clip: comfy.sd.CLIP):
     assert torch.equal(ours, context)
     assert {k: v for k, v in ours_extra.items() if k in extra}.keys() == extra.keys()
     conds = conditioning.payload(ours.bindings, ours.shape[1])
-    slots = conds[conditioning.SLOTS].cond.flatten()
+    slots = conds[FIRST.slots].cond.flatten()
     assert [int(slots[b.position]) for b in bindings] == [1, 2]
     assert int(slots.count_nonzero()) == 2
-    features = conds[conditioning.FEATURES].cond
+    features = conds[FIRST.features].cond
     assert torch.equal(features, torch.stack([subjects.picture(3)[0], subjects.picture(1)[0]])[None])
 
 
@@ -218,11 +219,10 @@ def test_refusals(clip: comfy.sd.CLIP, prompt: str, words: list[tuple[str, int]]
         conditioning.encode_prompt(clip, prompt, [subject(*word) for word in words])
 
 
-def test_subjects_of_two_adapters_are_refused(clip: comfy.sd.CLIP):
-    with pytest.raises(ValueError, match=r"different adapters: \['a', 'b'\]"):
-        conditioning.encode_prompt(
-            clip, "a man and a woman", [subject("man", encoder="a"), subject("woman", encoder="b")]
-        )
+def test_subjects_of_two_adapters_may_have_one_word(clip: comfy.sd.CLIP):
+    both = [subject("man", encoder="a"), subject("man", encoder="b")]
+    _, bindings = conditioning.encode_prompt(clip, "a man and a woman", both)
+    assert [(b.subject.encoder, b.position) for b in bindings] == [("a", 2), ("b", 2)]
 
 
 def test_the_report_names_subjects_and_tokens(clip: comfy.sd.CLIP):

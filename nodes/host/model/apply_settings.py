@@ -1,9 +1,9 @@
-"""What Apply MoA decides for all calls of its model."""
+"""What the Apply MoA nodes of a model decide for all of its calls."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +17,8 @@ from ....moa_attention.run.listener import RunListener
 from ....moa_attention.run.prompt_cache import PromptCache
 from ....moa_attention.run.schedule import Schedule
 from ....moa_attention.run.strength import PRIOR_ONLY
+from ..prompts.negative_image import NegativeImage
+from ..prompts.payload_names import PayloadNames, names_at
 from .attachment import Attachment
 from .run_subjects import RunSubjects
 from .tiles import TiledCalls
@@ -26,6 +28,9 @@ from .tiles import TiledCalls
 class ApplySettings:
     """How an adapter is applied: see `patch.apply_adapter`."""
 
+    encoder: str
+    """Identity of the adapter, which subjects must share."""
+    negative_image: NegativeImage
     attachment: Attachment
     paths: Mapping[str, str]
     """Submodule paths of attention layers by name."""
@@ -46,13 +51,19 @@ class ApplySettings:
     budget: Budget | AutomaticBudget
     prompt_cache: PromptCache
     schedule: Schedule
-    tiles: TiledCalls
     subjects: RunSubjects
     guidance: SubjectGuidance | None
     observers: Sequence[RunListener]
     """The trace, or what records a training step."""
     notify: Callable[[str], None]
     """Receives the note on each run that ended."""
+    place: int = 0
+    """The number of adapters that were applied to the model before."""
+
+    @property
+    def names(self) -> PayloadNames:
+        """Of what prompts carry for this adapter."""
+        return names_at(self.place)
 
     def listeners(self) -> Iterator[RunListener]:
         """Everything that follows a run."""
@@ -61,7 +72,6 @@ class ApplySettings:
         yield self.budget
         yield self.prompt_cache
         yield self.schedule
-        yield self.tiles
 
     def inactive(self, t: Tensor, sampling: Any) -> bool:
         """Whether no subject has a share at a noise level (B,). A narrowed window costs one read of it a step."""
@@ -69,3 +79,40 @@ class ApplySettings:
             return self.prior_bias >= PRIOR_ONLY
         first, last = (self.schedule.noise_level(sampling, percent) for percent in self.window)
         return not last < float(t[0]) <= first
+
+
+@dataclass(frozen=True)
+class Applications:
+    """Everything that is applied to one model. What the model and the earlier adapters give together is the prior of the next."""
+
+    every: tuple[ApplySettings, ...] = ()
+    tiles: TiledCalls = field(default_factory=TiledCalls)
+
+    def followed_by(self, settings: ApplySettings) -> Applications:
+        """With one more, in place of an earlier one for the same subjects.
+
+        Raises: ValueError when two of them keep the background.
+        """
+        every = [*(each for each in self.every if each.encoder != settings.encoder), settings]
+        if sum(each.guidance is not None for each in every) > 1:
+            raise ValueError(
+                "'keep_background' is on in two 'Apply MoA' nodes of one model, but only one of them can keep the background. Turn it off in "
+                "the others."
+            )
+        return Applications(tuple(replace(each, place=place) for place, each in enumerate(every)))
+
+    @property
+    def encoders(self) -> list[str]:
+        """Identities of the adapters."""
+        return [each.encoder for each in self.every]
+
+    @property
+    def keeper(self) -> ApplySettings | None:
+        """The one that keeps the background."""
+        return next((each for each in self.every if each.guidance is not None), None)
+
+    def listeners(self) -> Iterator[RunListener]:
+        """Everything that follows a run."""
+        for each in self.every:
+            yield from each.listeners()
+        yield self.tiles

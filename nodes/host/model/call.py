@@ -73,7 +73,8 @@ def open_call(
     patcher, size = base.current_patcher, (x.shape[-2], x.shape[-1])
     if context is None or patcher is None or settings.inactive(t, base.model_sampling):
         return None
-    if not (adapters := patcher.get_additional_models_with_key(KEY)):
+    adapters = patcher.get_additional_models_with_key(KEY)[settings.place :]
+    if not adapters:
         return None  # a guider with two models calls the plain one with the other's wrappers, too
     rows = read_subject_rows(settings, base.model_sampling, payload, t, size, options)
     if rows is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,11 +25,11 @@ from ....moa_attention.run.guidance import SubjectGuidance
 from ....moa_attention.run.listener import RunListener
 from ....moa_attention.run.prompt_cache import PromptCache
 from ....moa_attention.run.schedule import Schedule
-from ..prompts.conditioning import attach_subjects, check_encoders, check_regions, complete_conditions
+from ..prompts.conditioning import attach_subjects, check_regions, complete_conditions
 from ..prompts.negative_image import NO_NEGATIVE_IMAGE, Follows, NegativeImage, with_negative_images
 from ..prompts.styles import NumberedStyles
 from ..prompts.whole_prompt import check_whole_prompts
-from .apply_settings import ApplySettings
+from .apply_settings import Applications, ApplySettings
 from .attachment import KEY
 from .call import CallState, open_call
 from .layers import attachment_for, layer_paths
@@ -36,8 +37,7 @@ from .mini import unusual_size
 from .prior_rows import PAIR, Conds, bare_conds, numbered_alike, pairs_of, with_prior_rows
 from .run_note import RunNote, note_after, note_before
 from .run_subjects import RunSubjects
-from .subject_rows import Payload
-from .tiles import TiledCalls
+from .subject_rows import take_payloads
 from .views import number_pixels, payload_of_run
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,10 @@ def apply_adapter(
     observers: Sequence[RunListener] = (),
     notify: Callable[[str], None] = lambda text: None,
 ) -> comfy.model_patcher.ModelPatcher:
-    """A clone of the model with MoA attached; on a model that already has MoA it replaces the earlier one.
+    """A clone of the model with MoA attached.
+
+    On a model that already has an adapter, the result with that adapter is the prior of this one. If both take the same subjects, this one
+    replaces the earlier one.
 
     Args:
         encoder: identity of the adapter (`Adapter.identity`), which subjects must share.
@@ -95,22 +98,23 @@ def apply_adapter(
         negative_image: what negative prompts get where the others have image prompts.
         observers: traces to fill, or what records a training step.
         notify: called after each run with a note for users: when subjects were active, or why they were not.
-    Raises: ValueError when the adapter was made for another architecture.
+    Raises: ValueError when the adapter was made for another architecture, or as `Applications.followed_by`.
     """
     attachment = attachment_for(model.model)
     paths = layer_paths(model.model, adapter.model.config)
-    model = model.clone()
-    detach(model)
-    model.set_additional_models(KEY, [adapter])
-    model.set_attachments(KEY, encoder)
     window = None if (start, end) == (0.0, 1.0) else (start, end)
     places = PlaceRouter(at_once=True) if router is None else None
     settings = ApplySettings(
-        attachment, paths, adapter.model.config.layers, prior_bias, window, router, places, layer_strength or {}, lora_strength, frozenset(lora_only), budget, PromptCache(),
-        Schedule(), TiledCalls(), RunSubjects(), guidance, tuple(observers), notify,
+        encoder, negative_image, attachment, paths, adapter.model.config.layers, prior_bias, window, router, places, layer_strength or {},
+        lora_strength, frozenset(lora_only), budget, PromptCache(), Schedule(), RunSubjects(), guidance, tuple(observers), notify,
     )  # fmt: skip
-    wrappers = (partial(wrap_run, encoder, negative_image), begin_evaluation, complete_batch, begin_call)
-    bound = [partial(wrapper, settings) for wrapper in wrappers]
+    earlier: Applications = model.get_attachment(KEY) or Applications()
+    applied, model = earlier.followed_by(settings), model.clone()
+    held = dict(zip(earlier.encoders, model.get_additional_models_with_key(KEY), strict=True))
+    detach(model)
+    model.set_additional_models(KEY, [{**held, encoder: adapter}[each] for each in applied.encoders])
+    model.set_attachments(KEY, applied)
+    bound = [partial(wrapper, applied) for wrapper in (wrap_run, begin_evaluation, complete_batch, begin_call)]
     for kind, wrapper in zip(WRAPPED, (*bound, read_layout), strict=True):
         model.add_wrapper_with_key(kind, KEY, wrapper)
     attachment.install(model)
@@ -118,55 +122,65 @@ def apply_adapter(
 
 
 def detach(model: comfy.model_patcher.ModelPatcher) -> None:
-    """Remove MoA from a clone, so that of two Apply MoA in a row the second holds."""
+    """Remove MoA from a clone."""
     for kind in WRAPPED:
         model.remove_wrappers_with_key(kind, KEY)
     model.remove_attachments(KEY)
     attachment_for(model.model).remove(model)
 
 
-def wrap_run(
-    encoder: str, negative_image: NegativeImage, settings: ApplySettings, executor: Any, *args: Any, **kwargs: Any
-) -> Any:
+def wrap_run(applied: Applications, executor: Any, *args: Any, **kwargs: Any) -> Any:
     """OUTER_SAMPLE: refuse subjects of another adapter before any model loads; notify the listeners of the run."""
-    guider = executor.class_obj
-    styles = NumberedStyles()
-    guider.conds, notes = attach_subjects(guider.conds, styles)
-    conds = [cond for conds in guider.conds.values() for cond in conds]
-    has_subjects = any(
-        [check_encoders(each, encoder_for(guider, name, encoder)) for name, each in guider.conds.items()]
-    )
-    if settings.router is not None and settings.router.needs_regions:
-        check_regions(conds)
-    check_whole_prompts(conds, settings.router)
-    follows: Follows = {}
-    if encoder_for(guider, "negative", encoder) == encoder:
-        guider.conds, follows = with_negative_images(guider.conds, negative_image, styles)
-    styles.check(settings.layers)
-    settings.subjects.begin(guider.conds, follows, styles)
-    notes += negative_image.notes(settings.subjects.every())
-    noise = args[0] if args else kwargs["noise"]
-    notes += unusual_size(guider.model_patcher.model.model_config, noise.shape)
-    if has_subjects:
+    guider, noise = executor.class_obj, args[0] if args else kwargs["noise"]
+    styles = [NumberedStyles() for _ in applied.every]
+    guider.conds, lost = attach_subjects(guider.conds, styles, partial(encoders_for, guider, applied))
+    further = [*lost, *unusual_size(guider.model_patcher.model.model_config, noise.shape)]
+    negative = encoders_for(guider, applied, "negative")
+    notes = [
+        begin_subjects(each, guider, own, negative) + further for each, own in zip(applied.every, styles, strict=True)
+    ]
+    if any(each.subjects.every() for each in applied.every):
         guider.conds = number_pixels(guider.conds, noise.shape)
-    before = note_before(settings, notes)
-    give_note(settings, before)
-    for listener in settings.listeners():
+    alone = len(applied.every) == 1
+    before = [note_before(each, own, alone) for each, own in zip(applied.every, notes, strict=True)]
+    for each, note in zip(applied.every, before, strict=True):
+        give_note(each, note)
+    for listener in applied.listeners():
         listener.begin_run()
     try:
         result = executor(*args, **kwargs)
     finally:
-        for listener in settings.listeners():
+        for listener in applied.listeners():
             listener.end_run()
-    if before is None:
-        give_note(settings, note_after(settings, notes))
+    for each, own, note in zip(applied.every, notes, before, strict=True):
+        if note is None:
+            give_note(each, note_after(each, own, alone))
     return result
 
 
-def encoder_for(guider: Any, name: str, encoder: str) -> str:
-    """The identity that the subjects of a guider's prompt must share: some guiders have a second model for the negative prompt."""
+def begin_subjects(settings: ApplySettings, guider: Any, styles: NumberedStyles, negative: Sequence[str]) -> list[str]:
+    """Check an adapter's subjects in a guider's conds, and complete these with its negative images: -> lines for users.
+
+    Args: styles: of the subjects; negative: the identities of the adapters for negative prompts, by place.
+    """
+    names = settings.names
+    follows: Follows = {}
+    found = [s for conds in guider.conds.values() for cond in conds for s in cond.get(names.sources, ())]
+    if settings.router is not None and settings.router.needs_regions:
+        check_regions(found)
+    check_whole_prompts(found, settings.router)
+    if negative[settings.place : settings.place + 1] == [settings.encoder]:
+        guider.conds, follows = with_negative_images(guider.conds, settings.negative_image, styles, names)
+    styles.check(settings.layers)
+    settings.subjects.begin(guider.conds, follows, styles, names)
+    return settings.negative_image.notes(settings.subjects.every())
+
+
+def encoders_for(guider: Any, applied: Applications, name: str) -> list[str]:
+    """The identities of the adapters for a guider's prompt, by place: some guiders have a second model for the negative prompt."""
     second = getattr(guider, "uncond_model_patcher", None) if name == "negative" else None
-    return encoder if second is None else second.attachments.get(KEY, encoder)
+    held = None if second is None else second.get_attachment(KEY)
+    return (held or applied).encoders
 
 
 def give_note(settings: ApplySettings, note: RunNote | None) -> None:
@@ -177,14 +191,15 @@ def give_note(settings: ApplySettings, note: RunNote | None) -> None:
         settings.notify(note.text)
 
 
-def begin_evaluation(settings: ApplySettings, executor: Any, *args: Any, **kwargs: Any) -> Any:
+def begin_evaluation(applied: Applications, executor: Any, *args: Any, **kwargs: Any) -> Any:
     """PREDICT_NOISE: count the sampler's evaluations, each of which may consist of several calls."""
-    settings.schedule.begin_evaluation()
+    for each in applied.every:
+        each.schedule.begin_evaluation()
     return executor(*args, **kwargs)
 
 
 def complete_batch(
-    settings: ApplySettings,
+    applied: Applications,
     executor: Any,
     model: Any,
     conds: Conds,
@@ -195,18 +210,20 @@ def complete_batch(
     **kwargs: Any,
 ) -> list[Tensor]:
     """CALC_COND_BATCH: give every cond a payload of one shape, so that positive and negative stay one batched call."""
-    guidance, every = settings.guidance, conds
-    if guidance is not None:
-        active = not settings.inactive(t, model.model_sampling)
-        every, sources = with_prior_rows(conds) if active else (bare_conds(conds), {})
-        guidance.begin_evaluation(sources)
-    every = numbered_alike(complete_conditions(every, settings.prompt_cache.number))
-    options = settings.tiles.follow(model_options)
+    every, keeper = conds, applied.keeper
+    if keeper is not None and keeper.guidance is not None:
+        active = not keeper.inactive(t, model.model_sampling)
+        every, sources = with_prior_rows(conds, keeper.names) if active else (bare_conds(conds, keeper.names), {})
+        keeper.guidance.begin_evaluation(sources)
+    for each in applied.every:
+        every = complete_conditions(every, each.prompt_cache.number, each.names)
+    every = every if keeper is None else numbered_alike(every, keeper.names)
+    options = applied.tiles.follow(model_options)
     return executor(model, every, x, t, options, *args, **kwargs)[: len(conds)]
 
 
 def begin_call(
-    settings: ApplySettings,
+    applied: Applications,
     executor: Any,
     x: Tensor,
     t: Tensor,
@@ -216,28 +233,37 @@ def begin_call(
     transformer_options: dict | None = None,
     **kwargs: Any,
 ) -> Tensor:
-    """APPLY_MODEL: turn the rows' payload into this call's state, once, and put it where the patches find it."""
-    payload, pairs, given = Payload.take(kwargs), pairs_of(kwargs.pop(PAIR, None)), transformer_options or {}
-    if settings.guidance is not None and "cond_or_uncond" in given:
-        given = {**given, "cond_or_uncond": settings.guidance.original(given["cond_or_uncond"])}
+    """APPLY_MODEL: turn the rows' payload into this call's states, once, and put them where the patches find them."""
+    payloads = take_payloads(kwargs, [each.names for each in applied.every])
+    pairs, given, keeper = pairs_of(kwargs.pop(PAIR, None)), transformer_options or {}, applied.keeper
+    guidance = None if keeper is None else keeper.guidance
+    if guidance is not None and "cond_or_uncond" in given:
+        given = {**given, "cond_or_uncond": guidance.original(given["cond_or_uncond"])}
 
-    def evaluate(call: CallState | None) -> Tensor:
-        options = given if call is None else {**given, KEY: call}
-        if call is not None:
-            options["patches"] = settings.attachment.outermost(options["patches"])
-        layout = "" if call is None else call.layout()
+    def evaluate(calls: Sequence[CallState]) -> Tensor:
+        options = {**given, KEY: calls} if calls else given
+        if calls:
+            options["patches"] = applied.every[0].attachment.outermost(options["patches"])
+        layout = "".join(call.layout() for call in calls)
         # The U-Net takes a ControlNet's outputs off their lists.
         outputs = {name: list(each) for name, each in control.items()} if isinstance(control, dict) else control
         return executor(x, t, c_concat, c_crossattn, outputs, options, **kwargs, **{LAYOUT: layout})
 
-    call = open_call(settings, executor.class_obj, payload, x, t, c_crossattn, given, evaluate)
-    result = evaluate(call)
-    if settings.guidance is not None and pairs:
-        size = (x.shape[-2], x.shape[-1])
-        shares = {} if call is None else settings.guidance.shares(call.info, call.rows, size)
-        result = settings.guidance.blend(result, pairs, shares, partial(evaluate, None))
-    if call is not None:
-        for listener in settings.listeners():
+    calls: list[CallState] = []
+    for each, payload in zip(applied.every, payloads, strict=True):
+        # What a router observes of its prior is that with the adapters before.
+        before = [replace(call, observers=()) for call in calls]
+        alone = lambda call, before=before: evaluate([*before, call])  # noqa: E731
+        call = open_call(each, executor.class_obj, payload, x, t, c_crossattn, given, alone)
+        calls += [] if call is None else [call]
+    result = evaluate(calls)
+    if guidance is not None and pairs:
+        kept = next((call for call in calls if call.settings is keeper), None)
+        shares = {} if kept is None else guidance.shares(kept.info, kept.rows, (x.shape[-2], x.shape[-1]))
+        others = [replace(call, observers=()) for call in calls if call is not kept]
+        result = guidance.blend(result, pairs, shares, partial(evaluate, others))
+    for call in calls:
+        for listener in call.settings.listeners():
             listener.end_call(call.info)
     return result
 

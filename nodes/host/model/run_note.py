@@ -19,23 +19,25 @@ class RunNote(NamedTuple):
     level: int
 
 
-def note_before(settings: ApplySettings, further: Sequence[str]) -> RunNote | None:
-    """The note on a run in which, by its settings, no subject can take part.
+def note_before(settings: ApplySettings, further: Sequence[str], alone: bool) -> RunNote | None:
+    """The note on a run in which, by its settings, no subject of an adapter can take part.
 
-    Args: further: lines on the run that hold in any case, such as those of `attach_subjects`.
+    Args:
+        further: lines on the run that hold in any case, such as those of `attach_subjects`.
+        alone: whether the model has no other adapter.
     """
     reason = early_reason(settings, settings.subjects.every())
-    return without_part(reason, further) if reason else None
+    return without_part(reason, further, alone) if reason else None
 
 
-def note_after(settings: ApplySettings, further: Sequence[str]) -> RunNote:
+def note_after(settings: ApplySettings, further: Sequence[str], alone: bool) -> RunNote:
     """The note on a run that ended.
 
-    Args: further: lines on the run that hold in any case, such as those of `attach_subjects`.
+    Args: as of `note_before`.
     """
     reason = late_reason(settings, settings.subjects.every())
     if reason:
-        return without_part(reason, further)
+        return without_part(reason, further, alone)
     share = settings.budget.measured_share()
     lines = [active_line(settings), *partly_idle(settings.subjects.every()), *further]
     if share is not None:
@@ -44,9 +46,10 @@ def note_after(settings: ApplySettings, further: Sequence[str]) -> RunNote:
     return RunNote("\n".join(lines), level if further or share is not None else 0)
 
 
-def without_part(reason: str, further: Sequence[str]) -> RunNote:
+def without_part(reason: str, further: Sequence[str], alone: bool) -> RunNote:
     """The note on a run without the personalised branch."""
-    text = f"No subject takes part: {reason}. The result is the base model's."
+    subject, result = ("subject", "the base model's") if alone else ("subject of this adapter", "that of the others")
+    text = f"No {subject} takes part: {reason}. The result is {result}."
     return RunNote("\n".join([text, *further]), logging.WARNING)
 
 

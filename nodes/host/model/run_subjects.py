@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ....moa_attention.run.listener import CallInfo, RunListener
 from ...sockets import Subject
-from ..prompts.conditioning import SOURCES
+from ..prompts.payload_names import FIRST, PayloadNames
 from ..prompts.styles import NumberedStyles, frames_shown
 from ..prompts.subject_regions import frames_of_region
 
@@ -36,11 +36,12 @@ class RunSubjects(RunListener):
         conds: Mapping[str, list[dict]],
         follows: Mapping[int, Sequence[tuple[int, int]]],
         styles: NumberedStyles,
+        names: PayloadNames = FIRST,
     ) -> None:
-        """Read a run's conds, in the order in which they are numbered."""
+        """Read the subjects of an adapter in a run's conds, in the order in which these are numbered."""
         self.styles = styles
         self.follows, self.masks = follows, {}
-        self.by_prompt = [cond.get(SOURCES, []) for of_name in conds.values() for cond in of_name]
+        self.by_prompt = [cond.get(names.sources, []) for of_name in conds.values() for cond in of_name]
         self.names = names_of(self.every())
 
     def every(self) -> list[Subject]:

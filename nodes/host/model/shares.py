@@ -44,7 +44,7 @@ def routed_shares(
 def strengths_differ(slots: Tensor | None, terms: Tensor | None) -> bool:
     """Whether any row has subjects of different strengths or windows: only then it matters which of them a pixel shows.
 
-    Args: slots (R,M,1) and terms (R,S,4) on the CPU, as in `conditioning.PAYLOAD`.
+    Args: slots (R,M,1) and terms (R,S,4) on the CPU, as in `PayloadNames`.
     """
     if slots is None or terms is None:
         return False

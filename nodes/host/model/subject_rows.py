@@ -10,14 +10,15 @@ from torch import Tensor
 
 from ....moa_attention.routers.base import present
 from ....moa_attention.run.view import View
-from ..prompts.conditioning import PAYLOAD, PROMPT, strengths_at
+from ..prompts.conditioning import strengths_at
+from ..prompts.payload_names import PayloadNames
 from ..prompts.styles import frames_shown
 from .apply_settings import ApplySettings
 from .views import PIXELS, RUN, views_of_call
 
 
 class Payload(NamedTuple):
-    """What the rows of a call carry, all on the CPU: see `conditioning.PAYLOAD`, `conditioning.PROMPT` and `views.PIXELS`."""
+    """What the rows of a call carry for an adapter, all on the CPU: see `PayloadNames` and `views.PIXELS`."""
 
     slots: Tensor | None
     features: Tensor | None
@@ -27,14 +28,16 @@ class Payload(NamedTuple):
     pixels: Tensor | None
     run: Tensor | None
 
-    @classmethod
-    def take(cls, conds: dict[str, Any]) -> Payload:
-        """The payload, removed from a call's other inputs."""
-        return cls(*(conds.pop(name, None) for name in (*PAYLOAD, PROMPT, PIXELS, RUN)))
-
     def of(self, rows: Tensor) -> Payload:
         """That of some rows, (R,) int64."""
         return Payload(*(None if part is None else part[rows] for part in self))
+
+
+def take_payloads(conds: dict[str, Any], every: Sequence[PayloadNames]) -> list[Payload]:
+    """The payload for each adapter, removed from a call's other inputs."""
+    pixels, run = conds.pop(PIXELS, None), conds.pop(RUN, None)
+    own = [(*names.payload, names.prompt) for names in every]
+    return [Payload._make((*(conds.pop(name, None) for name in names), pixels, run)) for names in own]
 
 
 class SubjectRows(NamedTuple):
@@ -92,7 +95,7 @@ def read_subject_rows(
 def rows_with_subjects(slots: Tensor, terms: Tensor | None) -> Tensor:
     """Indices (R,) of the rows with a subject of a strength above 0; on the CPU, so that no device is waited for.
 
-    Args: slots (B,M,1) and terms (B,S,4), as in `conditioning.PAYLOAD`.
+    Args: slots (B,M,1) and terms (B,S,4), as in `PayloadNames`.
     """
     slots = slots.squeeze(-1)
     if terms is None:

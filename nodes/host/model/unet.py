@@ -6,7 +6,7 @@ personalised branch into the attention that the host and other packs produced. N
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple, cast
 
@@ -15,6 +15,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor, nn
 
 from ....moa_attention.method.expert import Projections
+from ....moa_attention.method.layer import RoutedLayer
 from ....moa_attention.method.spec import LayerSpec
 from ....moa_attention.run.listener import observe_all
 from .attachment import KEY, AttentionLayer
@@ -88,18 +89,32 @@ def capture(which: str, hidden: Tensor, context: Tensor, value: Tensor, options:
 
 
 def blend_branch(which: str, prior: Tensor, options: dict) -> Tensor:
-    """attnN_output_patch: mix the personalised branch into the rows that have a subject."""
-    call: CallState | None = options.get(KEY)
+    """attnN_output_patch: mix the personalised branch of each adapter into the rows that have its subjects."""
+    calls: Sequence[CallState] = options.get(KEY, ())
     stage, number = options["block"]
-    layer = call.layers.get(f"{stage}_{number}_{options['block_index']}_{which}") if call is not None else None
-    if call is None or layer is None:
+    name = f"{stage}_{number}_{options['block_index']}_{which}"
+    calls = [call for call in calls if name in call.layers]
+    if not calls:
         return prior
     hidden, context = options.pop(f"{KEY}_{which}")
     if hidden.shape[:2] != prior.shape[:2]:
         raise RuntimeError(
-            f"Another node changed the number of rows or pixels at {layer.spec.name} and did not change it back: "
+            f"Another node changed the number of rows or pixels at {name} and did not change it back: "
             f"{tuple(hidden.shape[:2])} before attention, {tuple(prior.shape[:2])} after it. Put that node before 'Apply MoA'."
         )
+    mixed = prior
+    for call in calls:
+        layer = call.layers[name]
+        if mixed is not prior and layer.changes_prior(call.projections(name)):
+            # Its branch begins with the model's own attention; what the earlier adapters added to that remains.
+            mixed = mixed + (blend(call, layer, prior, hidden, context, options) - prior)
+        else:
+            mixed = blend(call, layer, mixed, hidden, context, options)
+    return mixed
+
+
+def blend(call: CallState, layer: RoutedLayer, prior: Tensor, hidden: Tensor, context: Tensor, options: dict) -> Tensor:
+    """The mixture of one layer: prior and hidden (B,N,D), context (B,M,T) -> (B,N,D)."""
     step, base, spec = call.step, call.projections(layer.spec.name), layer.spec
     grid: tuple[int, int] = tuple(options["activations_shape"][-2:])
     hidden, pixels = step.select(hidden), step.budget.pixels(spec.name, grid)

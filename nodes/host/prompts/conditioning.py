@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 
 from ....moa_attention.subjects.mixing import common_width, repeat_to_common_width
 from ...sockets import Subject
+from .payload_names import FIRST, PayloadNames, names_at
 from .prompt_words import Prompt, bind
 from .styles import NumberedStyles
 from .subject_context import (
@@ -23,29 +24,15 @@ from .subject_context import (
     with_subjects,
     without_subjects,
 )
-from .subject_regions import REGION, barred, carried_regions
+from .subject_regions import barred, carried_regions
 from .tiles import check_no_tiles
-
-SLOTS, FEATURES, TERMS, BARRED = "moa_slots", "moa_subjects", "moa_terms", "moa_barred"
-"""Names in `model_conds`: (1,M,1), 0 for an ordinary token and s for subject s; then of each subject (1,S,F) the image
-feature, (1,S,4) the differences of its strength, start and end from 1, 0 and 1 and the number of its style, and (1,S,REGION²) where it
-must have no share, in the first of several frames.
-Zeros are the defaults, so that conds may be padded with them; an entry that would be zero in all conds is left out."""
-PAYLOAD = (SLOTS, FEATURES, TERMS, BARRED)
-PROMPT = "moa_prompt"
-"""Added in every step: (1,1), the same number for the same prompt; 0 where several rows may differ."""
-SHAPES = {TERMS: (4,), BARRED: (REGION**2,)}
-"""Of one subject. Other packs cut or repeat entries by their dimensions; they leave three as they are."""
-SOURCES = "moa_sources"
-"""Name in a cond with subjects: these, by slot."""
 
 
 def encode_prompt(clip: Any, text: str, subjects: Sequence[Subject]) -> tuple[list, list[Binding]]:
     """Encode a prompt as the host does and attach the subjects to it: -> (CONDITIONING, bindings).
 
-    Raises: ValueError as `bind`, and when a subject is in tiles or the subjects were encoded for different adapters.
+    Raises: ValueError as `bind`, and when a subject is in tiles.
     """
-    check_one_adapter(subjects)
     check_no_tiles(subjects)
     tokens = clip.tokenize(text)
     bindings = bind(clip, text, tokens, subjects)
@@ -55,24 +42,20 @@ def encode_prompt(clip: Any, text: str, subjects: Sequence[Subject]) -> tuple[li
     return [with_subjects(context, extra, bindings) for context, extra in conditioning], bindings
 
 
-def check_one_adapter(subjects: Sequence[Subject]) -> None:
-    """Raises: ValueError when the subjects were encoded for different adapters."""
-    encoders = {s.encoder for s in subjects}
-    if len(encoders) > 1:
-        raise ValueError(
-            f"The subjects were encoded for different adapters: {sorted(encoders)}. Connect all of them to one 'Load MoA Adapter'."
-        )
-
-
-def attach_subjects(conds: dict[str, list[dict]], styles: NumberedStyles) -> tuple[dict[str, list[dict]], list[str]]:
+def attach_subjects(
+    conds: dict[str, list[dict]], styles: Sequence[NumberedStyles], encoders: Callable[[str], Sequence[str]]
+) -> tuple[dict[str, list[dict]], list[str]]:
     """Copies of the sampler's conds, before a run, in which the subjects of a prompt are payload of its rows.
 
-    Args: styles: of the run; receives those of the subjects.
+    Args:
+        styles: of the run, for each adapter on the model; receive those of the subjects.
+        encoders: the identities of the adapters for prompts of a name.
     Returns: also what users must know about subjects that other nodes lost or changed.
+    Raises: ValueError as `check_encoders`.
     """
     notes: dict[str, None] = {}
 
-    def attach(cond: dict) -> dict:
+    def attach(cond: dict, of_adapters: Sequence[str]) -> dict:
         bindings, found = subjects_of(cond)
         notes.update(dict.fromkeys(found))
         encoded = cond.get(ENCODED)
@@ -80,13 +63,19 @@ def attach_subjects(conds: dict[str, list[dict]], styles: NumberedStyles) -> tup
         cond = {name: entry for name, entry in cond.items() if name != ENCODED}
         if isinstance(cond.get("cross_attn"), SubjectContext):
             cond["cross_attn"] = without_subjects(cond["cross_attn"])
-        if bindings:
-            batch, length, _ = cond["cross_attn"].shape
-            cond["model_conds"] = {**cond["model_conds"], **payload(bindings, length, regions, batch, styles)}
-            cond[SOURCES] = distinct(bindings)
+        check_encoders(distinct(bindings), of_adapters)
+        for place, encoder in enumerate(of_adapters):
+            own, names = [b for b in bindings if b.subject.encoder == encoder], names_at(place)
+            if own:
+                batch, length, _ = cond["cross_attn"].shape
+                carried = payload(own, length, regions, batch, styles[place], names)
+                cond["model_conds"] = {**cond["model_conds"], **carried}
+                cond[names.sources] = distinct(own)
         return cond
 
-    return {name: list(map(attach, each)) for name, each in conds.items()}, list(notes)
+    return {name: [attach(cond, encoders(name)[: len(styles)]) for cond in each] for name, each in conds.items()}, list(
+        notes
+    )
 
 
 def payload(
@@ -95,6 +84,7 @@ def payload(
     regions: Mapping[int, torch.Tensor] | None = None,
     batch: int = 1,
     styles: NumberedStyles | None = None,
+    names: PayloadNames = FIRST,
 ) -> dict[str, Any]:
     """What the rows of a prompt of `length` tokens carry in `model_conds`, without the entries that have no content.
 
@@ -104,6 +94,7 @@ def payload(
         regions: as of `carried_regions`; other subjects have those of their settings.
         batch: of the prompts, where these are several in one embedding.
         styles: of the run; None leaves styles out.
+        names: of the subjects' adapter.
     """
     subjects = distinct(bindings)
     numbers = {id(s): number for number, s in enumerate(subjects, start=1)}
@@ -111,14 +102,17 @@ def payload(
     for each in bindings:
         slots[list(each.rows) or slice(None), each.position] = numbers[id(each.subject)]
     features = torch.cat(repeat_to_common_width([s.features[:1] for s in subjects]))[None]  # (1,S,F)
-    conds: dict[str, Any] = {SLOTS: comfy.conds.CONDCrossAttn(slots), FEATURES: comfy.conds.CONDRegular(features)}
+    conds: dict[str, Any] = {
+        names.slots: comfy.conds.CONDCrossAttn(slots),
+        names.features: comfy.conds.CONDRegular(features),
+    }
     given = regions or {}
     areas = [given[id(s)] if id(s) in given else barred(s.settings.region) for s in subjects]
     terms = terms_of(bindings, subjects, areas, styles)
     if terms.any():
-        conds[TERMS] = comfy.conds.CONDRegular(terms)
+        conds[names.terms] = comfy.conds.CONDRegular(terms)
     if any(s.settings.region is not None for s in subjects):
-        conds[BARRED] = comfy.conds.CONDRegular(torch.cat([area[:1] for area in areas]).flatten(1)[None])
+        conds[names.barred] = comfy.conds.CONDRegular(torch.cat([area[:1] for area in areas]).flatten(1)[None])
     return conds
 
 
@@ -128,7 +122,7 @@ def terms_of(
     areas: Sequence[torch.Tensor],
     styles: NumberedStyles | None,
 ) -> torch.Tensor:
-    """What `TERMS` carries of the subjects of a prompt, (1,S,4).
+    """What `PayloadNames.terms` carries of the subjects of a prompt, (1,S,4).
 
     Args: areas: where each subject must have no share, (P,h,w) for P frames; styles: as of `payload`.
     """
@@ -147,7 +141,7 @@ def terms_of(
 def strengths_at(terms: torch.Tensor, sigma: torch.Tensor, level: Callable[[float], float]) -> torch.Tensor | None:
     """The strength of each subject at a noise level; None where all have strength 1.
 
-    Args: terms (R,S,4) on the CPU, as in `TERMS`; sigma (1,); level: the noise level at a part of the sampling, 0..1.
+    Args: terms (R,S,4) on the CPU, as in `PayloadNames.terms`; sigma (1,); level: the noise level at a part of the sampling, 0..1.
     Returns: (R,S) on sigma's device.
     """
     if not terms.any():
@@ -160,45 +154,40 @@ def strengths_at(terms: torch.Tensor, sigma: torch.Tensor, level: Callable[[floa
     return strength.to(sigma.device, non_blocking=True) * ((sigma <= first) & (sigma > last))
 
 
-def check_encoders(conds: Iterable[dict], encoder: str) -> bool:
-    """Whether any of these conds has a subject.
-
-    Raises: ValueError when a subject was encoded by another adapter than the applied one.
-    """
-    found = {subject.encoder for cond in conds for subject in cond.get(SOURCES, ())}
-    for other in found - {encoder}:
+def check_encoders(subjects: Iterable[Subject], encoders: Sequence[str]) -> None:
+    """Raises: ValueError when a subject was encoded by none of the applied adapters."""
+    for other in {subject.encoder for subject in subjects}.difference(encoders):
+        applied, several = " and ".join(map(repr, encoders)), "s" if len(encoders) > 1 else ""
         raise ValueError(
-            f"A subject was encoded with an adapter whose encoder and fusion are '{other}'; those of the applied adapter are "
-            f"'{encoder}'. Connect 'Encode Subject (MoA)' and 'Apply MoA' to the same 'Load MoA Adapter', or encode a saved "
+            f"A subject was encoded with an adapter whose encoder and fusion are '{other}'; those of the applied adapter{several} are "
+            f"{applied}. Connect 'Encode Subject (MoA)' and 'Apply MoA' to the same 'Load MoA Adapter', or encode a saved "
             "subject again."
         )
-    return bool(found)
 
 
-def check_regions(conds: Iterable[dict]) -> None:
+def check_regions(subjects: Iterable[Subject]) -> None:
     """Raises: ValueError when a subject has no region, which the router needs."""
-    for cond in conds:
-        if any(subject.settings.region is None for subject in cond.get(SOURCES, ())):
-            raise ValueError(
-                "The router of 'Apply MoA' is 'mask', but a subject of the prompt has no region. Give each subject a region with "
-                "'Subject Settings (MoA)', or choose another router."
-            )
+    if any(subject.settings.region is None for subject in subjects):
+        raise ValueError(
+            "The router of 'Apply MoA' is 'mask', but a subject of the prompt has no region. Give each subject a region with "
+            "'Subject Settings (MoA)', or choose another router."
+        )
 
 
 def complete_conditions(
-    conds: list[list[dict] | None], number: Callable[[torch.Tensor, torch.Tensor], int]
+    conds: list[list[dict] | None], number: Callable[[torch.Tensor, torch.Tensor], int], names: PayloadNames = FIRST
 ) -> list[list[dict] | None]:
-    """Copies of the sampler's conds in which all carry subjects of one shape; the host batches only what is alike.
+    """Copies of the sampler's conds in which all carry subjects of an adapter in one shape; the host batches only what is alike.
 
     Conds without subjects get zero slots; slots grow with a context that was concatenated to.
 
-    Args: number: of a prompt by its context and features, see `PromptCache.number`.
+    Args: number: of a prompt by its context and features, see `PromptCache.number`; names: of the adapter.
     """
-    given = [c["model_conds"] for cond in conds for c in cond or () if FEATURES in c["model_conds"]]
+    given = [c["model_conds"] for cond in conds for c in cond or () if names.features in c["model_conds"]]
     if not given:
         return conds
-    features = [each[FEATURES].cond for each in given]
-    shapes = {name: shape for name, shape in SHAPES.items() if any(name in each for each in given)}
+    features = [each[names.features].cond for each in given]
+    shapes = {name: shape for name, shape in names.shapes.items() if any(name in each for each in given)}
     count, width = max(f.shape[1] for f in features), common_width(f.shape[2] for f in features)
 
     def complete(cond: dict) -> dict:
@@ -206,16 +195,16 @@ def complete_conditions(
         if "c_crossattn" not in given:
             return cond
         length = given["c_crossattn"].cond.shape[1]
-        slots = given[SLOTS].cond if SLOTS in given else torch.zeros(1, 0, 1)
-        conds: dict[str, Any] = {SLOTS: comfy.conds.CONDCrossAttn(pad(slots, (0, 0, 0, length - slots.shape[1])))}
-        for name, shape in {FEATURES: (width,), **shapes}.items():
+        slots = given[names.slots].cond if names.slots in given else torch.zeros(1, 0, 1)
+        conds: dict[str, Any] = {names.slots: comfy.conds.CONDCrossAttn(pad(slots, (0, 0, 0, length - slots.shape[1])))}
+        for name, shape in {names.features: (width,), **shapes}.items():
             had = given[name].cond if name in given else torch.zeros(1, 0, *shape)
-            if name == FEATURES:
+            if name == names.features:
                 had, _ = repeat_to_common_width([had, torch.zeros(1, 0, width)])
             missing = had.new_zeros(len(had), count - had.shape[1], *shape)
             conds[name] = comfy.conds.CONDRegular(torch.cat([had, missing], dim=1))
-        known = number(given["c_crossattn"].cond, given[FEATURES].cond) if FEATURES in given else 0
-        conds[PROMPT] = comfy.conds.CONDRegular(torch.tensor([[float(known)]]))
+        known = number(given["c_crossattn"].cond, given[names.features].cond) if names.features in given else 0
+        conds[names.prompt] = comfy.conds.CONDRegular(torch.tensor([[float(known)]]))
         return {**cond, "model_conds": {**given, **conds}}
 
     return [cond if cond is None else [complete(c) for c in cond] for cond in conds]

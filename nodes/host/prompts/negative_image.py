@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ....moa_attention.subjects.mixing import repeat_to_common_width
 from ...sockets import Subject
-from .conditioning import BARRED, FEATURES, SHAPES, SLOTS, SOURCES, TERMS
+from .payload_names import FIRST, PayloadNames
 from .styles import NumberedStyles
 
 AS_PUBLISHED, NONE = "as published", "none"
@@ -66,35 +66,36 @@ class Source(NamedTuple):
     style: int | None = None
     """The number of its style in negative prompts; None: as in its prompt."""
 
-    def part(self, name: str) -> Tensor:
+    def part(self, name: str, names: PayloadNames) -> Tensor:
         """Its part (1,1,…) of an entry of the payload; zeros where its prompt has none."""
         slot = self.place[1]
         if name not in self.payload:
-            return torch.zeros(1, 1, *SHAPES[name])
+            return torch.zeros(1, 1, *names.shapes[name])
         found = self.payload[name].cond[:, slot : slot + 1].clone()
-        if name == TERMS and self.style is not None:
+        if name == names.terms and self.style is not None:
             found[..., 3] = self.style
         return found
 
 
 def with_negative_images(
-    conds: Mapping[str, list[dict]], negative: NegativeImage, styles: NumberedStyles
+    conds: Mapping[str, list[dict]], negative: NegativeImage, styles: NumberedStyles, names: PayloadNames = FIRST
 ) -> tuple[dict[str, list[dict]], Follows]:
-    """Copies of a run's conds whose negative prompts carry the negative images. Those with subjects of their own stay as they are.
+    """Copies of a run's conds whose negative prompts carry the negative images. Those with subjects of their own, of the
+    same adapter, stay as they are.
 
     Returns: also what they follow.
     """
     numbers = count()
     numbered = {name: [(next(numbers), cond) for cond in of_name] for name, of_name in conds.items()}
     positive = [entry for name, entries in numbered.items() if not is_negative(name) for entry in entries]
-    sources = list(image_sources(positive, negative, styles))
+    sources = list(image_sources(positive, negative, styles, names))
     if not sources:
         return dict(conds), {}
-    result, follows, payload = {}, {}, payload_of(sources)
+    result, follows, payload = {}, {}, payload_of(sources, names)
     for name, entries in numbered.items():
         result[name] = [cond for _, cond in entries]
         for place, (number, cond) in enumerate(entries if is_negative(name) else []):
-            if SLOTS not in cond["model_conds"]:
+            if names.slots not in cond["model_conds"]:
                 result[name][place] = {**cond, "model_conds": {**cond["model_conds"], **payload}}
                 follows[number] = [source.place for source in sources]
     return result, follows
@@ -106,18 +107,18 @@ def is_negative(name: str) -> bool:
 
 
 def image_sources(
-    prompts: Sequence[tuple[int, dict]], negative: NegativeImage, styles: NumberedStyles
+    prompts: Sequence[tuple[int, dict]], negative: NegativeImage, styles: NumberedStyles, names: PayloadNames
 ) -> Iterator[Source]:
     """What negative prompts get for the subjects of numbered prompts, each once: other features, and in swapped blocks the picture."""
     seen: set[int] = set()
     for number, cond in prompts:
-        for slot, subject in enumerate(cond.get(SOURCES, ())):
+        for slot, subject in enumerate(cond.get(names.sources, ())):
             if id(subject) in seen:
                 continue
             seen.add(id(subject))
             style, features = subject.style, negative.of(subject)
             place, payload = (number, slot), cond["model_conds"]
-            barred = styles.barred.get(int(payload[TERMS].cond[0, slot, 3])) if TERMS in payload else None
+            barred = styles.barred.get(int(payload[names.terms].cond[0, slot, 3])) if names.terms in payload else None
             if features is not None:
                 still = None if style.frames is None else styles.number(replace(style, frames=None), barred=barred)
                 yield Source(features[:1], place, payload, still)
@@ -126,12 +127,15 @@ def image_sources(
                 yield Source(subject.features[:1], place, payload, swapped)
 
 
-def payload_of(sources: Sequence[Source]) -> dict[str, Any]:
-    """What a negative prompt carries, as `conditioning.PAYLOAD`. No token is replaced: the slots only show which subjects there are."""
+def payload_of(sources: Sequence[Source], names: PayloadNames) -> dict[str, Any]:
+    """What a negative prompt carries, as `PayloadNames.payload`. No token is replaced: the slots only show which subjects there are."""
     slots = torch.arange(1.0, len(sources) + 1)[None, :, None]
     features = torch.cat(repeat_to_common_width([source.features for source in sources]))[None]
-    conds: dict[str, Any] = {SLOTS: comfy.conds.CONDCrossAttn(slots), FEATURES: comfy.conds.CONDRegular(features)}
-    for name in (TERMS, BARRED):
+    conds: dict[str, Any] = {
+        names.slots: comfy.conds.CONDCrossAttn(slots),
+        names.features: comfy.conds.CONDRegular(features),
+    }
+    for name in (names.terms, names.barred):
         if any(name in source.payload for source in sources):
-            conds[name] = comfy.conds.CONDRegular(torch.cat([source.part(name) for source in sources], dim=1))
+            conds[name] = comfy.conds.CONDRegular(torch.cat([source.part(name, names) for source in sources], dim=1))
     return conds

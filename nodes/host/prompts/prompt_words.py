@@ -139,13 +139,13 @@ def same_token(one: Any, other: Any) -> bool:
 def bind(clip: Any, text: str, tokens: dict[str, list], subjects: Sequence[Subject]) -> list[Binding]:
     """Find each subject's token in the prompt.
 
-    Raises: ValueError when a word is not in the prompt (often enough), or two subjects claim one token.
+    Raises: ValueError when a word is not in the prompt (often enough), or two subjects of one adapter claim one token.
     """
     bindings: list[Binding] = []
     prompt = Prompt(clip, tokens)
     for subject in subjects:
         position = place_of(prompt, text, subject)
-        if any(b.position == position for b in bindings):
+        if any(b.position == position and b.subject.encoder == subject.encoder for b in bindings):
             raise ValueError(
                 f"Two subjects are bound to the same '{subject.word}' (occurrence {subject.occurrence}) of '{text}'. "
                 "Give each its own word, or set 'occurrence' to 2 for the second."

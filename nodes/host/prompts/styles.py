@@ -46,7 +46,7 @@ class NumberedStyles:
     ) -> Table | None:
         """What the styles of a call's rows are; None where none has one.
 
-        Args: terms (R,S,4) on the CPU, as in `conditioning.TERMS`; frames: of the R rows.
+        Args: terms (R,S,4) on the CPU, as in `PayloadNames.terms`; frames: of the R rows.
         """
         if not self.acting & numbers_in(terms) or terms is None:
             return None
@@ -87,7 +87,7 @@ class NumberedStyles:
 
 
 def numbers_in(terms: Tensor | None) -> set[int]:
-    """The numbers of styles in (R,S,4), as in `conditioning.TERMS`."""
+    """The numbers of styles in (R,S,4), as in `PayloadNames.terms`."""
     return set() if terms is None else set(terms[..., 3].long().flatten().tolist())
 
 

@@ -210,21 +210,22 @@ def divided(input: Any, other: Any) -> list[Binding] | None:
 
 
 def added(input: Any, other: Any) -> list[Binding] | None:
-    """Rule of sums: a token has one subject, that with the larger weight."""
+    """Rule of sums: a token has one subject of an adapter, that with the larger weight."""
     if isinstance(input, Tensor) and isinstance(other, Tensor) and input.shape != other.shape:
         return None
-    held: dict[int, Binding] = {}
+    held: dict[tuple[int, str], Binding] = {}
     lost = []
     for binding in sorted((*bindings_of(input), *bindings_of(other)), key=lambda each: -each.weight):
         if binding.lost:
             lost.append(binding)
             continue
-        first = held.setdefault(binding.position, binding)
+        place = (binding.position, binding.subject.encoder)
+        first = held.setdefault(place, binding)
         if first.subject is not binding.subject:
             reason = f"its prompt was averaged with another whose '{first.subject.word}' takes the same token"
             lost.append(binding._replace(lost=reason))
         elif first is not binding:
-            held[binding.position] = first._replace(weight=first.weight + binding.weight)
+            held[place] = first._replace(weight=first.weight + binding.weight)
     return [*held.values(), *lost]
 
 

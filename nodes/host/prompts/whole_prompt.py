@@ -9,7 +9,6 @@ from typing import Any
 
 from ....moa_attention.routers.base import TrainingFreeRouter
 from ...sockets import Subject
-from .conditioning import SOURCES, check_one_adapter
 from .subject_context import ENCODED, Binding, subjects_of, with_subjects
 from .tiles import in_tiles
 
@@ -17,9 +16,8 @@ from .tiles import in_tiles
 def add_subjects(conditioning: Sequence[Any], subjects: Sequence[Subject]) -> list:
     """A CONDITIONING with subjects, each tile as one, whose earlier ones remain. No token is changed: the subjects only need a place to be listed at.
 
-    Raises: ValueError when a subject has no image tokens, or the subjects were encoded for different adapters.
+    Raises: ValueError when a subject has no image tokens.
     """
-    check_one_adapter(subjects)
     without_tokens = [subject.word for subject in subjects if not subject.tokens]
     if without_tokens:
         raise ValueError(
@@ -46,11 +44,11 @@ def with_whole(context: Any, extra: dict[str, Any], subjects: Sequence[Subject])
     return with_subjects(context, extra, [*earlier, *added])
 
 
-def check_whole_prompts(conds: Iterable[dict], router: TrainingFreeRouter | None) -> None:
+def check_whole_prompts(subjects: Iterable[Subject], router: TrainingFreeRouter | None) -> None:
     """Raises: ValueError when a subject has no word, which the router needs."""
     if router is not None and not router.needs_words:
         return
-    if any(subject.whole_prompt for cond in conds for subject in cond.get(SOURCES, ())):
+    if any(subject.whole_prompt for subject in subjects):
         raise ValueError(
             "A subject of 'Add Subjects (MoA)' has no word in the prompt, and the router of 'Apply MoA' places subjects by their words. "
             "Set 'router' to 'constant' or 'mask', or bind the subject to a word with 'MoA Text Encode (Prompt)'."

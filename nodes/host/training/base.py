@@ -21,7 +21,7 @@ from ....moa_attention.training.base import Batch, Record
 from ..model.attachment import KEY
 from ..model.patch import apply_adapter, call_with_subjects
 from ..model.unet import unet_of
-from ..prompts.conditioning import BARRED, FEATURES, SLOTS
+from ..prompts.payload_names import FIRST
 from ..prompts.subject_regions import REGION
 
 
@@ -62,9 +62,9 @@ class HostBase(RunListener):
 
     def denoise(self, noisy: Tensor, sigma: Tensor, batch: Batch, features: Tensor, record: Record) -> Tensor:
         self._record = record
-        payload = {SLOTS: batch.slots[..., None].cpu(), FEATURES: features}
+        payload = {FIRST.slots: batch.slots[..., None].cpu(), FIRST.features: features}
         if not self.patched.get_additional_models_with_key(KEY)[0].model.separates_subjects:
-            payload[BARRED] = excluded_regions(batch.masks).flatten(2).cpu()
+            payload[FIRST.barred] = excluded_regions(batch.masks).flatten(2).cpu()
         return call_with_subjects(self.patched, noisy, sigma, batch.context, batch.pooled, payload)
 
     @torch.no_grad()

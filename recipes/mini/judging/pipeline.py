@@ -17,7 +17,8 @@ from ....nodes.host.files.adapters import load_adapter_patcher
 from ....nodes.host.files.mini_files import load_mini
 from ....nodes.host.model.mini import MiniLatent
 from ....nodes.host.model.patch import apply_adapter, host_patcher
-from ....nodes.host.prompts.conditioning import SOURCES, encode_prompt, payload
+from ....nodes.host.prompts.conditioning import encode_prompt, payload
+from ....nodes.host.prompts.payload_names import FIRST
 from ....nodes.host.prompts.subject_context import ENCODED, without_subjects
 from ....nodes.sockets import Subject
 from ..data.faces import WEIGHTS
@@ -128,7 +129,7 @@ class MiniPipeline:
         if requests[0].subjects:
             rows = [payload(bindings, context.shape[1]) for _, bindings in encoded]
             extra["model_conds"] = {k: type(v)(torch.cat([row[k].cond for row in rows])) for k, v in rows[0].items()}
-            extra[SOURCES] = [*requests[0].subjects]  # their names stand for those of every row
+            extra[FIRST.sources] = [*requests[0].subjects]  # their names stand for those of every row
         return [[context, extra]]
 
 
