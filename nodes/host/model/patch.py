@@ -6,7 +6,6 @@ U-Net call, which the attachment's patches read. Nothing of the host is replaced
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -25,22 +24,18 @@ from ....moa_attention.run.guidance import SubjectGuidance
 from ....moa_attention.run.listener import RunListener
 from ....moa_attention.run.prompt_cache import PromptCache
 from ....moa_attention.run.schedule import Schedule
-from ..prompts.conditioning import attach_subjects, check_regions, complete_conditions
-from ..prompts.negative_image import NO_NEGATIVE_IMAGE, Follows, NegativeImage, with_negative_images
-from ..prompts.styles import NumberedStyles
-from ..prompts.whole_prompt import check_whole_prompts
+from ..prompts.conditioning import complete_conditions
+from ..prompts.negative_image import NO_NEGATIVE_IMAGE, NegativeImage
 from .apply_settings import Applications, ApplySettings
 from .attachment import KEY
 from .call import CallState, open_call
 from .layers import attachment_for, layer_paths
-from .mini import unusual_size
 from .prior_rows import PAIR, Conds, bare_conds, numbered_alike, pairs_of, with_prior_rows
-from .run_note import RunNote, note_after, note_before
+from .run_note import give_note, note_after, note_before
+from .run_prompts import prepare_prompts
 from .run_subjects import RunSubjects
 from .subject_rows import take_payloads
-from .views import number_pixels, payload_of_run
-
-log = logging.getLogger(__name__)
+from .views import payload_of_run
 
 LAYOUT = "moa_layout"
 """Name of the U-Net's argument that describes how a call is laid out."""
@@ -132,15 +127,7 @@ def detach(model: comfy.model_patcher.ModelPatcher) -> None:
 def wrap_run(applied: Applications, executor: Any, *args: Any, **kwargs: Any) -> Any:
     """OUTER_SAMPLE: refuse subjects of another adapter before any model loads; notify the listeners of the run."""
     guider, noise = executor.class_obj, args[0] if args else kwargs["noise"]
-    styles = [NumberedStyles() for _ in applied.every]
-    guider.conds, lost = attach_subjects(guider.conds, styles, partial(encoders_for, guider, applied))
-    further = [*lost, *unusual_size(guider.model_patcher.model.model_config, noise.shape)]
-    negative = encoders_for(guider, applied, "negative")
-    notes = [
-        begin_subjects(each, guider, own, negative) + further for each, own in zip(applied.every, styles, strict=True)
-    ]
-    if any(each.subjects.every() for each in applied.every):
-        guider.conds = number_pixels(guider.conds, noise.shape)
+    notes = prepare_prompts(applied, guider, noise.shape)
     alone = len(applied.every) == 1
     before = [note_before(each, own, alone) for each, own in zip(applied.every, notes, strict=True)]
     for each, note in zip(applied.every, before, strict=True):
@@ -156,39 +143,6 @@ def wrap_run(applied: Applications, executor: Any, *args: Any, **kwargs: Any) ->
         if note is None:
             give_note(each, note_after(each, own, alone))
     return result
-
-
-def begin_subjects(settings: ApplySettings, guider: Any, styles: NumberedStyles, negative: Sequence[str]) -> list[str]:
-    """Check an adapter's subjects in a guider's conds, and complete these with its negative images: -> lines for users.
-
-    Args: styles: of the subjects; negative: the identities of the adapters for negative prompts, by place.
-    """
-    names = settings.names
-    follows: Follows = {}
-    found = [s for conds in guider.conds.values() for cond in conds for s in cond.get(names.sources, ())]
-    if settings.router is not None and settings.router.needs_regions:
-        check_regions(found)
-    check_whole_prompts(found, settings.router)
-    if negative[settings.place : settings.place + 1] == [settings.encoder]:
-        guider.conds, follows = with_negative_images(guider.conds, settings.negative_image, styles, names)
-    styles.check(settings.layers)
-    settings.subjects.begin(guider.conds, follows, styles, names)
-    return settings.negative_image.notes(settings.subjects.every())
-
-
-def encoders_for(guider: Any, applied: Applications, name: str) -> list[str]:
-    """The identities of the adapters for a guider's prompt, by place: some guiders have a second model for the negative prompt."""
-    second = getattr(guider, "uncond_model_patcher", None) if name == "negative" else None
-    held = None if second is None else second.get_attachment(KEY)
-    return (held or applied).encoders
-
-
-def give_note(settings: ApplySettings, note: RunNote | None) -> None:
-    """Put a note on a run into the console and where the settings want it."""
-    if note is not None:
-        if note.level:
-            log.log(note.level, "MoA: %s", note.text)
-        settings.notify(note.text)
 
 
 def begin_evaluation(applied: Applications, executor: Any, *args: Any, **kwargs: Any) -> Any:

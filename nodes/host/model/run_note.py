@@ -11,6 +11,8 @@ from ....moa_attention.run.trace import Trace
 from ...sockets import Subject
 from .apply_settings import ApplySettings
 
+log = logging.getLogger(__name__)
+
 
 class RunNote(NamedTuple):
     """A note, and its level in the console: 0 where it is not worth a line there."""
@@ -44,6 +46,14 @@ def note_after(settings: ApplySettings, further: Sequence[str], alone: bool) -> 
         lines.append(f"At the end the personalised branch was computed for {100 * share:.0f} % of the pixels.")
     level = logging.WARNING if further else logging.INFO
     return RunNote("\n".join(lines), level if further or share is not None else 0)
+
+
+def give_note(settings: ApplySettings, note: RunNote | None) -> None:
+    """Put a note on a run into the console and where the settings want it."""
+    if note is not None:
+        if note.level:
+            log.log(note.level, "MoA: %s", note.text)
+        settings.notify(note.text)
 
 
 def without_part(reason: str, further: Sequence[str], alone: bool) -> RunNote:
