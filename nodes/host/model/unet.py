@@ -107,13 +107,15 @@ def blend_branch(which: str, prior: Tensor, options: dict) -> Tensor:
         layer = call.layers[name]
         if mixed is not prior and layer.changes_prior(call.projections(name)):
             # Its branch begins with the model's own attention; what the earlier adapters added to that remains.
-            mixed = mixed + (blend(call, layer, prior, hidden, context, options) - prior)
+            mixed = mixed + (mix_branch(call, layer, prior, hidden, context, options) - prior)
         else:
-            mixed = blend(call, layer, mixed, hidden, context, options)
+            mixed = mix_branch(call, layer, mixed, hidden, context, options)
     return mixed
 
 
-def blend(call: CallState, layer: RoutedLayer, prior: Tensor, hidden: Tensor, context: Tensor, options: dict) -> Tensor:
+def mix_branch(
+    call: CallState, layer: RoutedLayer, prior: Tensor, hidden: Tensor, context: Tensor, options: dict
+) -> Tensor:
     """The mixture of one layer: prior and hidden (B,N,D), context (B,M,T) -> (B,N,D)."""
     step, base, spec = call.step, call.projections(layer.spec.name), layer.spec
     grid: tuple[int, int] = tuple(options["activations_shape"][-2:])
