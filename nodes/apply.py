@@ -62,19 +62,19 @@ def choose_router(name: str, adapter: LoadedAdapter) -> TrainingFreeRouter | Non
 
 def layer_factors(
     adapter: LoadedAdapter, chosen: LayerStrength | None, middle: float, faceid_lora: float
-) -> tuple[dict[str, float], list[str]]:
-    """Factors of the strength by layer name, where they are not 1, and the layers that only the LoRA of a FaceID file reaches.
+) -> dict[str, float]:
+    """Factors of the strength by layer name, where they are not 1.
 
-    Args: middle: of image prompts in the middle block; faceid_lora: the LoRA's strength. At 0, self-attention layers have no effect.
+    Args:
+        middle: of image prompts in the middle block.
+        faceid_lora: strength of the LoRA of a FaceID file on the subject's pixels. At 0, self-attention layers have no effect.
     """
     module = adapter.patcher.model
     factors = chosen.by_layer(module.config.layers) if chosen else {}
     specs = module.config.layers if module.feature_is_tokens else ()
     without = [spec.name for spec in specs if spec.is_cross and spec.stage == "middle" and not middle]
-    if faceid_lora and module.config.rank:
-        return factors, without
     outside = [spec.name for spec in specs if not spec.is_cross and not faceid_lora]
-    return {**factors, **dict.fromkeys((*without, *outside), 0.0)}, []
+    return {**factors, **dict.fromkeys((*without, *outside), 0.0)}
 
 
 def fitting_negative(adapter: LoadedAdapter, subject: Subject | None) -> Subject | None:
@@ -130,7 +130,10 @@ class ApplyMoA(io.ComfyNode):
                 io.Model.Input(
                     "model", tooltip="A model of the adapter's family, such as SD1.5. LoRAs may come before or after."
                 ),
-                AdapterSocket.Input("adapter", tooltip="The adapter that encoded the subjects."),
+                AdapterSocket.Input(
+                    "adapter",
+                    tooltip="The adapter that encoded the subjects. For two adapters, put two Apply MoA in a row.",
+                ),
                 io.Float.Input(
                     "strength",
                     default=1.0,
@@ -230,8 +233,8 @@ class ApplyMoA(io.ComfyNode):
                     step=0.05,
                     optional=True,
                     advanced=True,
-                    tooltip="Only for FaceID files: the strength of the LoRA in the file, which acts on the subject's pixels. Use 0 if a LoRA "
-                    "loader applies it to the model.",
+                    tooltip="Only for FaceID files: the strength of the LoRA in the file, which acts on the subject's pixels; with the router "
+                    "IPAdapter_plus, as there, on the whole model. Use 0 if a LoRA loader applies it to the model.",
                 ),
             ],
             outputs=[
@@ -261,7 +264,8 @@ class ApplyMoA(io.ComfyNode):
         faceid_lora: float = 1.0,
     ) -> io.NodeOutput:
         layers = adapter.patcher.model.config.layers
-        factors, lora_only = layer_factors(adapter, layer_strength, PRESETS.get(router, 1.0), faceid_lora)
+        lora, lora_on_model = (0.0, faceid_lora * (strength > 0)) if router in PRESETS else (faceid_lora, 0.0)
+        factors = layer_factors(adapter, layer_strength, PRESETS.get(router, 1.0), lora)
         trace, node_text = Trace(layers), NodeText()
 
         def notify(text: str) -> None:
@@ -277,8 +281,8 @@ class ApplyMoA(io.ComfyNode):
             end=end_percent,
             router=choose_router(router, adapter),
             layer_strength=factors,
-            lora_strength=faceid_lora,
-            lora_only=lora_only,
+            lora_strength=lora,
+            lora_on_model=lora_on_model,
             budget=ALL if router in PRESETS else BUDGETS[pixels](),
             guidance=SubjectGuidance(subject_guidance, layers) if keep_background else None,
             negative_image=NegativeImage(negative_image, fitting_negative(adapter, negative_subject)),

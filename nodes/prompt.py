@@ -92,7 +92,7 @@ class MoAAddSubjects(io.ComfyNode):
                     "subjects",
                     template=io.Autogrow.TemplatePrefix(subject, prefix="subject_", min=0, max=MAX_SUBJECTS),
                     optional=True,
-                    tooltip=f"Up to {MAX_SUBJECTS} subjects, all encoded with the adapter of Apply MoA.",
+                    tooltip=f"Up to {MAX_SUBJECTS} subjects, all encoded with adapters of Apply MoA.",
                 ),
             ],
             outputs=[io.Conditioning.Output(tooltip="Connect it to the positive input of any sampler.")],

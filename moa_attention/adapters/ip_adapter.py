@@ -142,8 +142,6 @@ class ImagePromptStep(Step):
 
     def keys_values(self, layer: RoutedLayer, hidden: Tensor, context: Tensor, base: Projections) -> KeysValues:
         found = super().keys_values(layer, hidden, context, base)
-        if layer.spec.name in self.without_images:
-            return found._replace(value=torch.zeros_like(found.value))
         return (
             found if self.emphasis is None or not layer.spec.is_cross else self.emphasis.scale(layer.spec.name, found)
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,8 +63,6 @@ class Step:
     """Whether each subject has a prompt of its own, so that none influences pixels at which another has the share."""
     layer_strength: Mapping[str, float] = field(default_factory=dict)
     """Factors of the strength by layer name, where they are not 1 (ours)."""
-    without_images: Collection[str] = ()
-    """Names of layers that no image tokens reach, only changed projections of the text."""
     emphasis: Emphasis | None = None
     """How strongly each subject acts in each layer, where it is not alike (ours); strengths are then in none of the shares."""
     region_at: Callable[[tuple[int, int]], Tensor] | None = None

@@ -117,15 +117,29 @@ def test_the_middle_block_is_left_out_as_there_or_included():
 
 
 @pytest.mark.parametrize("kind", ["faceid", "faceid plus"])
-@pytest.mark.parametrize("lora", [0.6, 1.0])
-def test_faceid_with_the_lora_of_its_file(kind: str, lora: float):
-    found = made("sd15", kind)
-    published = theirs(found, [prompt(found)], lora=lora, cfg=7.0)
-    assert_equal(found, published, ours(found, found.subject, applied={"faceid_lora": lora}, cfg=7.0))
-    without = theirs(found, [prompt(found)], middle=False, lora=lora, cfg=7.0)
-    own = ours(found, found.subject, router="IPAdapter_plus", applied={"faceid_lora": lora}, cfg=7.0)
-    assert_equal(found, without, own)
-    assert subjects.rms_difference(published, ours(found, found.subject, applied={"faceid_lora": 0.3}, cfg=7.0)) > 1e-3
+@pytest.mark.parametrize(("lora", "weight"), [(0.6, 0.7), (1.0, 1.0)])
+def test_faceid_with_the_lora_of_its_file(kind: str, lora: float, weight: float):
+    """The LoRA acts on the whole model, whatever the weight is."""
+    found, options = made("sd15", kind), {"applied": {"faceid_lora": lora}, "cfg": 7.0}
+    subject = settings(found.subject, weight)
+    published = theirs(found, [prompt(found, weight=weight)], lora=lora, cfg=7.0)
+    assert_equal(found, published, ours(found, subject, **options))
+    without = theirs(found, [prompt(found, weight=weight)], middle=False, lora=lora, cfg=7.0)
+    assert_equal(found, without, ours(found, subject, router="IPAdapter_plus", **options))
+    assert subjects.rms_difference(published, ours(found, subject, applied={"faceid_lora": 0.3}, cfg=7.0)) > 1e-3
+
+
+def test_the_lora_of_a_file_is_on_the_model_once():
+    found, family = made("sd15", "faceid"), made("sd15", "faceid").family
+    once, _ = ApplyMoA.execute(family.model, family.adapter, 1.0, router=PRESET, faceid_lora=0.6).result
+    twice, _ = ApplyMoA.execute(once, family.adapter, 1.0, router=PRESET, faceid_lora=0.6).result
+    pictures = [sampled(found, model, add_subjects(family.prompt(), [found.subject])) for model in (once, twice)]
+    assert torch.equal(*pictures)
+    off, _ = ApplyMoA.execute(once, family.adapter, 0.0, router=PRESET).result
+    plain = sampled(found, family.model, family.prompt())
+    assert once.patches and not off.patches and not family.model.patches
+    assert torch.equal(plain, sampled(found, off, family.prompt()))
+    assert subjects.rms_difference(plain, sampled(found, once, family.prompt())) > 1e-3
 
 
 @pytest.mark.parametrize("weight", [0.6, 2.0])

@@ -213,3 +213,24 @@ def test_the_preset_is_the_real_pack(name: str, case: Case):
     DIFFERENCES.setdefault(case.name, {})[name] = difference
     effect = subjects.rms_difference(published, sample(made.model, family.prompt()))
     assert difference < min(LIMIT, effect / 10)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_two_files_are_those_of_the_real_pack(name: str):
+    """Two nodes in a row, the second with a file of another kind."""
+    made, other = kind(name), kind(f"{name.split()[0]} {'base' if 'plus' in name else 'plus'}")
+    family = subjects.Family("", made.model, made.context, made.pooled, made.adapter)
+    vision, model, published, given = host.clip_vision(FEATURES, FEATURES), made.model, made.model, []
+    for seed, (each, weight) in enumerate(((made, 0.8), (other, 0.5))):
+        images, options = pictures(1, seed=seed), {"weight_type": "linear", "start_at": 0.0, "end_at": 1.0}
+        node = pack()["IPAdapterAdvanced"]()
+        apply = getattr(node, node.FUNCTION)
+        published = apply(published, each.file, image=images, clip_vision=vision, weight=weight, **options)[0]
+        encode = {"clip_vision": vision, "fit": "crop centre"}
+        (subject,) = SubjectEncode.execute(each.adapter, images, "man", **encode).result
+        given += MoASubjectSettings.execute(subject, weight, 0.0, 1.0).result
+        model, _ = ApplyMoA.execute(model, each.adapter, 1.0, router="IPAdapter_plus").result
+    expected = family.sample(published, family.prompt(), cfg=7.0)
+    difference = subjects.rms_difference(expected, family.sample(model, add_subjects(family.prompt(), given), cfg=7.0))
+    DIFFERENCES.setdefault("beside a file of another kind", {})[name] = difference
+    assert difference < LIMIT

@@ -96,6 +96,36 @@ def test_two_image_prompts_add_up_as_in_ipadapter_plus(case: str, family: subjec
         assert subjects.rms_difference(own, single) > 1e-3
 
 
+def test_faceid_beside_full_face_is_that_of_ipadapter_plus(family: subjects.Family):
+    """The LoRA of the FaceID file changes the projections that the other adapter builds on, in either order."""
+    face, full = made("sd15", "faceid plus"), made("sd15", "full")
+    first = Extension("sd15", face.file["ip_adapter"], [prompt(face, weight=0.8)], middle=True, lora=0.6)
+    first.others = [Extension("sd15", full.file["ip_adapter"], [prompt(full, weight=0.4)], middle=True)]
+    published, given = sample(family, first.on(family.model), cfg=7.0), (image("faceid plus", 0.8), image("full", 0.4))
+    order = [(adapter("faceid plus"), {"faceid_lora": 0.6}), (adapter("full"), {})]
+    for each in (order, order[::-1]):
+        assert subjects.rms_difference(published, sample(family, apply(family.model, *each), *given, cfg=7.0)) < 1e-5
+
+
+def test_a_lora_on_the_pixels_of_a_subject_keeps_what_the_other_adapter_adds(family: subjects.Family):
+    """With the router constant, in either order; a region keeps the LoRA, too, out of the rest."""
+    given = image("faceid", 0.8), image("plus", 0.4)
+    order = [(adapter("faceid"), {"router": "constant"}), (adapter("plus"), {"router": "constant"})]
+    one, other = (sample(family, apply(family.model, *each), *given, cfg=1.0) for each in (order, order[::-1]))
+    assert subjects.rms_difference(one, other) < 1e-6
+    for left, kind in enumerate(("faceid", "plus")):
+        single = apply(family.model, (adapter(kind), {"router": "constant"}))
+        assert subjects.rms_difference(one, sample(family, single, given[left], cfg=1.0)) > 1e-3
+    nowhere = image("faceid", region=torch.full((1, 8, 8), 1e-9))
+    assert (
+        subjects.rms_difference(
+            sample(family, apply(family.model, order[1]), given[1], cfg=1.0),
+            sample(family, apply(family.model, *order[::-1]), nowhere, given[1], cfg=1.0),
+        )
+        < 1e-6
+    )
+
+
 def test_each_has_its_own_part_of_the_sampling(family: subjects.Family):
     """One half of the steps with each: no step has both."""
     given = image("base", end=0.5), image("plus", start=0.5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from ....moa_attention.run.strength import PRIOR_ONLY
 from ..prompts.negative_image import NegativeImage
 from ..prompts.payload_names import PayloadNames, names_at
 from .attachment import Attachment
+from .file_lora import Patches
 from .run_subjects import RunSubjects
 from .tiles import TiledCalls
 
@@ -46,8 +47,6 @@ class ApplySettings:
     """Factors of the strength by layer name, where they are not 1."""
     lora_strength: float
     """Of the LoRA in a FaceID file."""
-    lora_only: Collection[str]
-    """Names of the layers that image prompts do not reach, but the LoRA does."""
     budget: Budget | AutomaticBudget
     prompt_cache: PromptCache
     schedule: Schedule
@@ -57,6 +56,8 @@ class ApplySettings:
     """The trace, or what records a training step."""
     notify: Callable[[str], None]
     """Receives the note on each run that ended."""
+    weights: Patches = field(default_factory=dict)
+    """Of the base model, from the file's LoRA."""
     place: int = 0
     """The number of adapters that were applied to the model before."""
 

@@ -185,8 +185,7 @@ def with_observers(call: CallState, router: TrainingFreeRouter | None, budget: B
     settings = call.settings
     listeners = (*settings.observers, *filter(None, (settings.guidance, router)), budget)
     observers = [observe for each in listeners if (observe := each.begin_call(call.info))]
-    own = {"layer_strength": settings.layer_strength, "without_images": settings.lora_only}
-    step = replace(call.step, budget=budget.for_call(call.info), **own)
+    step = replace(call.step, budget=budget.for_call(call.info), layer_strength=settings.layer_strength)
     return replace(call, step=step, observers=tuple(observers))
 
 

@@ -6,7 +6,7 @@ U-Net call, which the attachment's patches read. Nothing of the host is replaced
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -29,6 +29,7 @@ from ..prompts.negative_image import NO_NEGATIVE_IMAGE, NegativeImage
 from .apply_settings import Applications, ApplySettings
 from .attachment import KEY
 from .call import CallState, open_call
+from .file_lora import lora_patches, remove_patches
 from .layers import attachment_for, layer_paths
 from .prior_rows import PAIR, Conds, bare_conds, numbered_alike, pairs_of, with_prior_rows
 from .run_note import give_note, note_after, note_before
@@ -68,7 +69,7 @@ def apply_adapter(
     router: TrainingFreeRouter | None = None,
     layer_strength: Mapping[str, float] | None = None,
     lora_strength: float = 1.0,
-    lora_only: Collection[str] = (),
+    lora_on_model: float = 0.0,
     budget: Budget | AutomaticBudget = ALL,
     guidance: SubjectGuidance | None = None,
     negative_image: NegativeImage = NO_NEGATIVE_IMAGE,
@@ -87,7 +88,7 @@ def apply_adapter(
         router: decides instead of the adapter's own routers.
         layer_strength: factors of the strength by layer name; 0 leaves the prior alone.
         lora_strength: of the LoRA in a FaceID file; 0 leaves it out.
-        lora_only: names of the layers that image prompts do not reach, but the LoRA does.
+        lora_on_model: strength of that LoRA on the weights of the model itself, for all prompts.
         budget: the number of pixels of each layer for which the personalised branch is computed.
         guidance: keeps the prior's predictions where subjects have no share, for one row more in every step.
         negative_image: what negative prompts get where the others have image prompts.
@@ -101,10 +102,15 @@ def apply_adapter(
     places = PlaceRouter(at_once=True) if router is None else None
     settings = ApplySettings(
         encoder, negative_image, attachment, paths, adapter.model.config.layers, prior_bias, window, router, places, layer_strength or {},
-        lora_strength, frozenset(lora_only), budget, PromptCache(), Schedule(), RunSubjects(), guidance, tuple(observers), notify,
+        lora_strength, budget, PromptCache(), Schedule(), RunSubjects(), guidance, tuple(observers), notify,
+        lora_patches(adapter.model.layers, paths) if lora_on_model else {},
     )  # fmt: skip
     earlier: Applications = model.get_attachment(KEY) or Applications()
     applied, model = earlier.followed_by(settings), model.clone()
+    for each in earlier.every:
+        if each.encoder == encoder:
+            remove_patches(model, each.weights)
+    model.add_patches(settings.weights, lora_on_model)
     held = dict(zip(earlier.encoders, model.get_additional_models_with_key(KEY), strict=True))
     detach(model)
     model.set_additional_models(KEY, [{**held, encoder: adapter}[each] for each in applied.encoders])
