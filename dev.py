@@ -35,6 +35,7 @@ def recipe(name: str) -> tuple[str, ...]:
 
 FORWARDED = {
     "bench": Forwarded(benchmark("sampling"), "measure the cost of MoA relative to the base model"),
+    "bench-caching": Forwarded(benchmark("caching"), "measure how many pictures a second training caches"),
     "bench-training": Forwarded(
         benchmark("training"), "measure memory and time of training, and compare them with the plan", "train"
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +11,11 @@ from types import ModuleType
 from .host import ROOT
 
 PACK = "comfyui_moa"
+
+
+def use_large_pages() -> None:
+    """On Linux, PyTorch then asks for large pages for large tensors, which takes the system less time. Before its import."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def import_host(host: Path, *, base: Path | None = None, cpu: bool = True, pytorch_attention: bool = False) -> None:

@@ -6,7 +6,7 @@ import importlib
 import sys
 
 from . import host
-from .in_process import PACK, import_host, import_pack
+from .in_process import PACK, import_host, import_pack, use_large_pages
 
 
 def main(module: str, arguments: list[str], *, pytorch_attention: bool = False) -> None:
@@ -19,4 +19,5 @@ def main(module: str, arguments: list[str], *, pytorch_attention: bool = False) 
 
 
 if __name__ == "__main__":
+    use_large_pages()
     main(sys.argv[1], sys.argv[2:])

@@ -19,6 +19,7 @@ def main(argv: list[str]) -> None:
     """Run `comfyui_moa.recipes.<argv[0]>` with the other arguments."""
     if not argv:
         sys.exit(__doc__)
+    in_process.use_large_pages()
     try:
         if argv[0] in CHECKED:
             check(argv[0].removeprefix("adapter."), argv[1:])

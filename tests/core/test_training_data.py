@@ -209,9 +209,9 @@ def test_buckets_have_equal_areas_and_pictures_go_to_the_nearest():
 
 
 def test_framing_keeps_the_subject_in_the_picture():
-    image, masks = torch.zeros(3, 100, 300), torch.zeros(1, 100, 300)
+    image, masks = torch.zeros(3, 100, 300, dtype=torch.uint8), torch.zeros(1, 100, 300)
     masks[0, 20:80, 240:290] = 1
-    image[0] = masks[0]
+    image[0] = 255 * masks[0]
     framed, framed_masks, crop = frame(image, masks, (64, 64))
     assert framed.shape == (3, 64, 64) and framed_masks.shape == (1, 64, 64)
     assert float(framed_masks.sum()) == pytest.approx(60 * 50 * 0.64**2, rel=0.05)
@@ -221,8 +221,8 @@ def test_framing_keeps_the_subject_in_the_picture():
 
 @pytest.mark.parametrize("strength", ["fastcomposer", "gentle"])
 def test_augmented_references_differ_and_can_be_repeated(strength: Augmentation):
-    image, where = torch.zeros(3, 60, 40), torch.zeros(60, 40)
-    image[1], where[10:50, 10:30] = 1, 1
+    image, where = torch.zeros(3, 60, 40, dtype=torch.uint8), torch.zeros(60, 40)
+    image[1], where[10:50, 10:30] = 255, 1
     cutout = cut_out(image, where, 64)
     assert cutout.shape == (4, 64, 64)
     assert cutout[3].mean() == pytest.approx(0.5 / 1.1**2, abs=0.03)

@@ -28,19 +28,21 @@ class Draws:
 
 
 def cut_out(image: Tensor, mask: Tensor, side: int) -> Tensor:
-    """The subject with its transparency, centred in a square: (3,H,W) (H,W) in [0,1] -> (4,side,side) in [0,1].
+    """The subject with its transparency, centred in a square: (3,H,W) uint8, (H,W) in [0,1] -> (4,side,side) in [0,1].
 
     Raises: BadPicture when the mask is empty.
     """
-    rows, columns = ((mask > 0.5).any(dim=d).nonzero() for d in (1, 0))
+    inside = mask > 0.5
+    rows, columns = (inside.any(dim=d).nonzero() for d in (1, 0))
     if not len(rows):
         raise BadPicture("empty mask: it shows nothing of the subject")
     height, width = (int(x[-1]) - int(x[0]) + 1 for x in (rows, columns))
     size = round(max(height, width) * MARGIN)
     top, left = int(rows[0]) - (size - height) // 2, int(columns[0]) - (size - width) // 2
     colours, alpha = (TF.crop(x, top, left, size, size) for x in (image, mask[None]))
-    square = torch.cat([colours * alpha, alpha])  # colours are premultiplied, otherwise edges get dark
-    return TF.resize(square, [side, side], antialias=True).clamp(0, 1)
+    # Colours are premultiplied, otherwise edges get dark; one after the other, they need less memory at a time.
+    square = [TF.resize(colour[None] / 255 * alpha, [side, side], antialias=True) for colour in colours]
+    return torch.cat([*square, TF.resize(alpha, [side, side], antialias=True)]).clamp(0, 1)
 
 
 def augment(cutout: Tensor, side: int, augmentation: Augmentation, generator: Generator) -> Tensor:

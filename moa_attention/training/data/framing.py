@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -35,12 +36,12 @@ class LoadedPicture(NamedTuple):
     """A picture that can be trained on."""
 
     image: Tensor
-    """(3,H,W) in [0,1]"""
+    """(3,H,W) uint8: as floats it takes four times the memory, of which the system clears every page."""
     masks: Tensor
     """(S,H,W) in [0,1]"""
     framed: Framed
     references: list[list[tuple[Tensor, Tensor]]]
-    """Of each subject, (3,H,W) and its mask (H,W): other pictures of it, or this one."""
+    """Of each subject, (3,H,W) uint8 and its mask (H,W) in [0,1]: other pictures of it, or this one."""
     warnings: list[str]
     """What looks wrong in it."""
 
@@ -50,7 +51,7 @@ def load_picture(picture: TrainingPicture, side: int) -> LoadedPicture:
 
     Raises: BadPicture when a file cannot be read or does not fit, or a subject is outside the crop.
     """
-    image = read_image(picture.path)[:3] / 255
+    image = read_image(picture.path)[:3]
     size = (image.shape[-2], image.shape[-1])
     if max(size) > NARROWEST * min(size):
         raise BadPicture(f"too narrow: {size[1]} × {size[0]} pixels; crop it to {NARROWEST:g}:1 or less")
@@ -89,20 +90,23 @@ def nearest_shape(size: Shape, shapes: Sequence[Shape]) -> Shape:
 def frame(image: Tensor, masks: Tensor, shape: Shape) -> Framed:
     """Resize to cover `shape` and crop the rest away, with the subjects as central as that allows.
 
-    Args: image (3,H,W), masks (S,H,W), both in [0,1].
+    Args: image (3,H,W) uint8, masks (S,H,W) in [0,1].
     """
     height, width = image.shape[-2:]
     scale = max(shape[0] / height, shape[1] / width)
     size = (max(shape[0], round(height * scale)), max(shape[1], round(width * scale)))
-    image, masks = (
-        F.interpolate(x[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0]
-        for x in (image, masks)
-    )
+    image, masks = resized(image, size, 255), resized(masks, size, 1)
     union = masks.amax(dim=0) > 0.5
     top, left = (start(union.any(dim=1 - axis), size[axis] - shape[axis], shape[axis]) for axis in (0, 1))
     window = (..., slice(top, top + shape[0]), slice(left, left + shape[1]))
     edges = (left / size[1], top / size[0], (left + shape[1]) / size[1], (top + shape[0]) / size[0])
     return Framed(image[window].clamp(0, 1), masks[window].clamp(0, 1), edges)
+
+
+def resized(x: Tensor, size: Shape, white: int) -> Tensor:
+    """Divided by `white` and resized, one channel after the other, which needs less memory at a time: (C,H,W) -> (C,h,w)."""
+    channels = (channel[None, None] / white for channel in x)
+    return torch.cat([F.interpolate(c, size=size, mode="bilinear", antialias=True)[0] for c in channels])
 
 
 def start(occupied: Tensor, spare: int, length: int) -> int:

@@ -80,12 +80,12 @@ def eight_bits(image: Image.Image) -> Image.Image:
 
 
 def read_reference(path: Path) -> tuple[Tensor, Tensor]:
-    """A reference picture of one subject, and its transparency as mask: (3,H,W), (H,W) in [0,1].
+    """A reference picture of one subject, and its transparency as mask: (3,H,W) uint8, (H,W) in [0,1].
 
     Raises: BadPicture.
     """
-    pixels = read_image(path).float() / 255
-    mask = pixels[3] if len(pixels) == 4 else torch.ones(pixels.shape[1:])
+    pixels = read_image(path)
+    mask = pixels[3] / 255 if len(pixels) == 4 else torch.ones(pixels.shape[1:])
     if not (mask > 0.5).any():
         raise BadPicture(f"empty reference: {printable(path.name)} is transparent everywhere")
     return pixels[:3], mask
@@ -136,10 +136,10 @@ def read_masks(picture: TrainingPicture, size: tuple[int, int]) -> Tensor:
         brightest = float(mask.max())
         if mask.shape != size:
             mask = F.interpolate(mask[None, None], size=size, mode="bilinear", antialias=True)[0, 0]
-        if not (mask > 0.5).any():
+        if not mask.max() > 0.5:
             raise BadPicture(f"empty mask: of subject {number}, {name}; its largest value is {brightest:.1%} of white")
         masks.append(mask)
-    return torch.stack(masks)
+    return torch.stack(masks) if len(masks) > 1 else masks[0][None]
 
 
 def mask_warnings(picture: TrainingPicture, masks: Tensor) -> list[str]:
@@ -154,6 +154,6 @@ def mask_warnings(picture: TrainingPicture, masks: Tensor) -> list[str]:
             found.append(
                 f"mask looks inverted: {name} covers {border:.0%} of the border and {cover:.0%} of the picture"
             )
-        elif float(((mask > 0.2) & (mask < 0.8)).float().mean()) > 0.5:
+        elif int(((mask > 0.2) & (mask < 0.8)).count_nonzero()) > 0.5 * mask.numel():
             found.append(f"mask looks like a photo: most of {name} is grey, neither subject nor background")
     return found

@@ -51,7 +51,7 @@ def write_sheets(cells: Iterable[Image.Image], folder: Path, name: str = "contac
 
 def draw_used(picture: TrainingPicture, loaded: LoadedPicture, warnings: Sequence[str]) -> Image.Image:
     """A picture that is trained on: tinted under its masks, pale outside its crop; over its name, caption and warnings."""
-    tinted = tint(to_cell_size(loaded.image).movedim(0, -1), to_cell_size(loaded.masks))
+    tinted = tint(to_cell_size(loaded.image / 255).movedim(0, -1), to_cell_size(loaded.masks))
     height, width = tinted.shape[:2]
     left, top, right, bottom = (
         round(edge * length) for edge, length in zip(loaded.framed.crop, (width, height) * 2, strict=True)
