@@ -48,6 +48,9 @@ FORWARDED = {
     "export": Forwarded(
         recipe("adapter.export"), "write the adapter of a kept state of a training run: export config.toml --step N"
     ),
+    "merge": Forwarded(
+        recipe("merge"), "write the weighted mean of several adapters: merge FILE FILE --weights W W --out FILE", None
+    ),
     "prepare": Forwarded(
         recipe("adapter.prepare"),
         "make missing captions and masks, draw contact sheets: prepare config.toml; resumable",

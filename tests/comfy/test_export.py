@@ -10,6 +10,7 @@ import pictures
 import pytest
 import torch
 from comfyui_moa.moa_attention.formats.adapter import load_adapter, read_header
+from comfyui_moa.recipes import merge
 from commands import command
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -77,6 +78,33 @@ def test_kept_states_are_exported_and_continued(tmp_path: Path, capsys: pytest.C
     assert sorted(p.name for p in output.glob("state*")) == [
         "state.previous.safetensors", "state.safetensors", "state.step0000002.safetensors", "state.step0000004.safetensors"
     ]  # fmt: skip
+
+
+def test_files_of_one_run_are_merged(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    config, output = write_config(tmp_path), tmp_path / "out"
+    command("train", str(config))
+    command("export", str(config), "--step", "2")
+    files = [str(output / f"adapter{variant}.safetensors") for variant in ("", ".step0000002")]
+    mean = tmp_path / "mean.safetensors"
+    merge.main([*files, "--weights", "3", "1", "--out", str(mean)])
+    assert (
+        "0.750 × adapter.safetensors, 0.250 × adapter.step0000002.safetensors, licence: CC0-1.0"
+        in capsys.readouterr().out
+    )
+    last, second = (load_file(file) for file in files)
+    for name, tensor in load_file(mean).items():
+        expected = 0.75 * last[name].float() + 0.25 * second[name].float()
+        torch.testing.assert_close(tensor.float(), expected, rtol=1e-3, atol=1e-6)
+    assert read_header(mean).provenance["base"] == "moa-mini"
+    for arguments, message in (
+        ([*files, "--out", str(mean)], "exists already"),
+        ([files[0], "--out", "x.bin"], "must be a"),
+    ):
+        with pytest.raises(SystemExit):
+            merge.main(arguments)
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="merge: a mean needs at least two adapter files"):
+        merge.main([files[0], "--out", str(tmp_path / "one.safetensors")])
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path):
