@@ -58,7 +58,7 @@ def settings_of(folder: Path) -> Settings:
     return read_settings(config)
 
 
-def fill(settings: Settings, share: CacheShare, core: int, ready: Barrier, seconds: Queue[float]) -> None:
+def fill_cache_part(settings: Settings, share: CacheShare, core: int, ready: Barrier, seconds: Queue[float]) -> None:
     """In a process of its own, on one core: fill its part of the cache when all processes are `ready`."""
     os.sched_setaffinity(0, {core})
     torch.set_num_threads(1)
@@ -79,7 +79,9 @@ def measure(settings: Settings, processes: int) -> float:
     seconds, cores = context.Queue(), sorted(os.sched_getaffinity(0))
     ready, run = context.Barrier(processes), f"run{time.time()}"
     made = [
-        context.Process(target=fill, args=(settings, CacheShare(rank, processes, run), cores[rank], ready, seconds))
+        context.Process(
+            target=fill_cache_part, args=(settings, CacheShare(rank, processes, run), cores[rank], ready, seconds)
+        )
         for rank in range(processes)
     ]
     for process in made:

@@ -95,7 +95,7 @@ def frame(image: Tensor, masks: Tensor, shape: Shape) -> Framed:
     height, width = image.shape[-2:]
     scale = max(shape[0] / height, shape[1] / width)
     size = (max(shape[0], round(height * scale)), max(shape[1], round(width * scale)))
-    image, masks = resized(image, size, 255), resized(masks, size, 1)
+    image, masks = resized_channels(image, size, 255), resized_channels(masks, size, 1)
     union = masks.amax(dim=0) > 0.5
     top, left = (start(union.any(dim=1 - axis), size[axis] - shape[axis], shape[axis]) for axis in (0, 1))
     window = (..., slice(top, top + shape[0]), slice(left, left + shape[1]))
@@ -103,7 +103,7 @@ def frame(image: Tensor, masks: Tensor, shape: Shape) -> Framed:
     return Framed(image[window].clamp(0, 1), masks[window].clamp(0, 1), edges)
 
 
-def resized(x: Tensor, size: Shape, white: int) -> Tensor:
+def resized_channels(x: Tensor, size: Shape, white: int) -> Tensor:
     """Divided by `white` and resized, one channel after the other, which needs less memory at a time: (C,H,W) -> (C,h,w)."""
     channels = (channel[None, None] / white for channel in x)
     return torch.cat([F.interpolate(c, size=size, mode="bilinear", antialias=True)[0] for c in channels])
