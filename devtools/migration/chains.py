@@ -1,4 +1,4 @@
-"""Chains of IP-Adapter nodes on a model become one Apply MoA, and subjects of the samplers' positive prompts."""
+"""Chains of IP-Adapter nodes on a model become an Apply MoA for each adapter, and subjects of the samplers' positive prompts."""
 
 from __future__ import annotations
 
@@ -28,14 +28,19 @@ class Chains:
         """Those of regions, by their nodes."""
         self.added: dict[tuple[Link, tuple[Link, ...]], Link] = {}
         """Prompts with subjects, by both."""
+        self.uses: dict[str, list[Use]] = {}
+        """The prompts of samplers behind each migrated node."""
+        self.next_to: dict[str, str | None] = {}
+        """The apply node before each of them."""
 
     def run(self) -> None:
         """Migrate all of them, the first on a model first."""
         for node in self.order():
             self.read(node)
-        reached = {node: self.reach(Link(node, 0)) for node in self.prompts}
-        for node, uses in reached.items():
-            self.replace(node, uses)
+        self.uses = {node: self.reach(Link(node, 0)) for node in self.prompts}
+        self.next_to = {node: self.before(node) for node in self.prompts}
+        for node in self.prompts:
+            self.replace(node)
 
     def order(self) -> list[str]:
         """The apply nodes, each after those before it on the model."""
@@ -65,14 +70,14 @@ class Chains:
     def read(self, node: str) -> None:
         """Decide whether a node is migrated, and make its subjects."""
         before, loader = self.before(node), self.subjects.loader(node)
-        why = self.obstacle(node, before, loader)
+        why = self.obstacle(node, loader)
         own = [] if why or loader is None else self.own_subjects(node, loader)
         if why or not own or loader is None:
             return self.report.stays(node, why or "its pictures or embeds come from a node that is not known")
         self.keys[node], self.prompts[node] = self.subjects.key(loader), [*self.prompts.get(before or "", []), *own]
         return None
 
-    def obstacle(self, node: str, before: str | None, loader: str | None) -> str:
+    def obstacle(self, node: str, loader: str | None) -> str:
         """Why a node cannot be migrated; empty if it can."""
         if loader is None:
             return "its 'ipadapter' comes from no loader of IPAdapter_plus"
@@ -85,8 +90,6 @@ class Chains:
             and self.subjects.weights_of_frames(weight) is None
         ):
             return LEFT["IPAdapterCombineWeights"]
-        if before in self.keys and self.keys[before or ""] != self.subjects.key(loader):
-            return "a prompt's subjects belong to one adapter, and the model has another one already"
         return ""
 
     def own_subjects(self, node: str, loader: str) -> list[Link]:
@@ -139,21 +142,26 @@ class Chains:
         )
         return [self.regions[region]]
 
-    def replace(self, node: str, uses: list[Use]) -> None:
-        """Put Apply MoA in the place of an apply node, unless a later one on the model has its subjects, too."""
-        given, subjects = self.graph.inputs(node), self.prompts[node]
+    def ends(self, node: str, key: Key) -> bool:
+        """Whether the model behind an apply node is used without another node for the same adapter."""
+        after = [other for other in self.prompts if self.next_to[other] == node]
+        return bool(self.uses[node]) or not after or any(self.keys[n] != key and self.ends(n, key) for n in after)
+
+    def replace(self, node: str) -> None:
+        """Put Apply MoA in the place of an apply node, unless a later one on the model has its adapter and subjects, too."""
+        given, subjects, uses = self.graph.inputs(node), self.prompts[node], self.uses[node]
         model = self.subjects.source_of_model(given.get("model"))
-        if not uses and any(self.before(other) == node for other in self.prompts):
+        if not self.ends(node, self.keys[node]):
             return self.graph.redirect(Link(node, 0), model)
         models = self.subjects.models_of(self.subjects.loader(node) or "")
         inputs: dict[str, Any] = {"model": model, "adapter": models.adapter, "router": ROUTER}
         inputs |= {"faceid_lora": models.lora} if models.face else {}
         inputs |= self.negative(node, given)
         made = self.graph.add("ApplyMoA", "Apply MoA", inputs, node)
-        self.report.became(node, "ApplyMoA", "MoAAddSubjects")
+        self.report.became(node, "ApplyMoA", *(["MoAAddSubjects"] if uses else []))
         self.graph.redirect(Link(node, 0), Link(made, 0))
         self.without_tiles(node, given)
-        if not uses:
+        if not uses and node not in self.next_to.values():
             self.report.differs(
                 node, ["no sampler was found behind it; add its subjects to the prompt with 'Add Subjects (MoA)'"]
             )

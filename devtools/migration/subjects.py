@@ -8,7 +8,7 @@ from .graph import Graph, Link
 from .knobs import COMBINE, WORD, encoding, layer_weights, settings, weights_of_frames
 from .ours import SUBJECTS
 from .report import Report
-from .theirs import LOADERS
+from .theirs import APPLY, LOADERS
 
 BLUR = 5
 """Of noise with blur, in pixels."""
@@ -50,7 +50,7 @@ class Subjects:
     def key(self, loader: str) -> Key:
         """Equal for loaders of the same file."""
         given = self.graph.inputs(loader)
-        return given.get("ipadapter_file"), given.get("preset"), self.source_of_model(given.get("model"))
+        return given.get("ipadapter_file"), given.get("preset"), self.root_of_model(given.get("model"))
 
     def models_of(self, loader: str) -> Models:
         """The counterpart of a loader; loaders of one file have one."""
@@ -69,7 +69,7 @@ class Subjects:
             node = self.graph.add("LoadMoAAdapter", "Load MoA Adapter", {"adapter_file": f"ipadapter/{file}"}, loader)
             version = "2" if "plusv2" in file.lower() else "1"
             return Models(key, Link(node, 0), None, "faceid" in file.lower(), version, 0.0)
-        preset, inputs = given["preset"], {"model": self.source_of_model(given["model"]), "preset": given["preset"]}
+        preset, inputs = given["preset"], {"model": self.root_of_model(given["model"]), "preset": given["preset"]}
         node = self.graph.add("MoALoadIPAdapter", "Load IP-Adapter (MoA)", inputs, loader)
         face, version, lora = "FACEID" in preset, "2" if "V2" in preset else "1", given.get("lora_strength", 1.0)
         return Models(key, Link(node, 0), Link(node, 1), face, version, lora)
@@ -77,6 +77,12 @@ class Subjects:
     def source_of_model(self, link: Any) -> Any:
         """A model behind the loaders that pass it through."""
         while isinstance(link, Link) and self.graph.kind(link.node) in LOADERS:
+            link = self.graph.inputs(link.node).get("model")
+        return link
+
+    def root_of_model(self, link: Any) -> Any:
+        """A model before all nodes with image prompts, whose family decides on the file of a preset."""
+        while isinstance(link, Link) and self.graph.kind(link.node) in (*LOADERS, *APPLY):
             link = self.graph.inputs(link.node).get("model")
         return link
 

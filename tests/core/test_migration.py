@@ -202,19 +202,59 @@ def test_loaders_that_are_chained_are_one():
     assert kinds(prompt).count("MoALoadIPAdapter") == 1 and "IPAdapterUnifiedLoader" not in kinds(prompt)
 
 
-def test_another_adapter_on_the_same_model_stays():
-    old = Studio()
+def two_loaders(old: Studio) -> tuple[Out, Out]:
+    """Adapters of two files."""
     first = old.unified()
     plus = old.add("IPAdapterUnifiedLoader", model=old.model, preset="PLUS (high strength)", ipadapter=first)
+    return first, Out(plus.node, 1)
+
+
+def applied(prompt: dict[str, Any], link: list[Any]) -> list[str]:
+    """The presets of the Apply MoA nodes in a row, the last first."""
+    found = []
+    while prompt[link[0]]["class_type"] == "ApplyMoA":
+        node = prompt[link[0]]["inputs"]
+        found.append(behind(prompt, node["adapter"])["preset"])
+        link = node["model"]
+    return found
+
+
+def test_two_adapters_are_applied_one_after_the_other():
+    old = Studio()
+    first, plus = two_loaders(old)
     one = old.advanced(old.model, first, old.picture("anna.png"))
-    old.sample(old.advanced(one, Out(plus.node, 1), old.picture("ben.png")))
+    old.sample(old.advanced(one, plus, old.picture("ben.png")))
     prompt, lines = migrated(old)
-    assert kinds(prompt).count("IPAdapterAdvanced") == 1
-    assert behind(prompt, only(prompt, "IPAdapterAdvanced")["model"])["router"] == "IPAdapter_plus"
-    assert only(prompt, "IPAdapterUnifiedLoader")["preset"] == "PLUS (high strength)"
-    assert any(
-        "not migrated: 'IPAdapterAdvanced' (10): a prompt's subjects belong to one adapter" in line for line in lines
-    )
+    assert applied(prompt, only(prompt, "KSampler")["model"]) == ["PLUS (high strength)", old.preset]
+    added = only(prompt, "MoAAddSubjects")
+    settings = [behind(prompt, added[f"subjects.subject_{i}"]) for i in range(2)]
+    encoders = [behind(prompt, each["subject"]) for each in settings]
+    assert [behind(prompt, each["adapter"])["preset"] for each in encoders] == [old.preset, "PLUS (high strength)"]
+    assert not any("IPAdapter" in kind for kind in kinds(prompt) if kind != "MoALoadIPAdapter")
+    assert "'IPAdapterAdvanced' (8) became SubjectEncode, MoASubjectSettings, ApplyMoA" in lines
+    assert all(" became " in line for line in lines)
+
+
+def test_an_adapter_is_applied_once_in_a_row():
+    old = Studio()
+    first, plus = two_loaders(old)
+    one = old.advanced(old.model, first, old.picture("anna.png"))
+    two = old.advanced(one, plus, old.picture("ben.png"))
+    old.sample(old.advanced(two, first, old.picture("carl.png")))
+    prompt, _ = migrated(old)
+    assert applied(prompt, only(prompt, "KSampler")["model"]) == [old.preset, "PLUS (high strength)"]
+    assert len([name for name in only(prompt, "MoAAddSubjects") if name.startswith("subjects.")]) == 3
+
+
+def test_branches_with_other_adapters_keep_the_one_before():
+    old = Studio()
+    first, plus = two_loaders(old)
+    one = old.advanced(old.model, first, old.picture("anna.png"))
+    old.sample(old.advanced(one, plus, old.picture("ben.png")))
+    old.sample(old.advanced(one, first, old.picture("carl.png")))
+    prompt, _ = migrated(old)
+    rows = [applied(prompt, n["inputs"]["model"]) for n in prompt.values() if n["class_type"] == "KSampler"]
+    assert rows == [["PLUS (high strength)", old.preset], [old.preset, old.preset]]
 
 
 def test_regions_with_their_own_prompts():
