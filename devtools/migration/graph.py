@@ -42,6 +42,10 @@ class Graph(ABC):
         """Links and values; inputs that are not connected are left out."""
 
     @abstractmethod
+    def values(self, node: str) -> list[Any]:
+        """Of its widgets, also of nodes that are not known; the page's format has no names for them."""
+
+    @abstractmethod
     def type_of(self, use: Use) -> str:
         """MODEL, CONDITIONING, or anything else."""
 
@@ -98,6 +102,9 @@ class ApiGraph(Graph):
     def inputs(self, node: str) -> dict[str, Any]:
         given = self.content.get(node, {}).get("inputs", {})
         return {name: Link(str(v[0]), v[1]) if is_link(v) else v for name, v in given.items()}
+
+    def values(self, node: str) -> list[Any]:
+        return [value for value in self.inputs(node).values() if not isinstance(value, Link)]
 
     def type_of(self, use: Use) -> str:
         if use.name.startswith("model"):

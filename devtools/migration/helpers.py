@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .chains import Chains
 from .graph import Graph, Link
 from .report import Report
 from .theirs import APPLY, LEFT
 
-PREPARED = {"crop_position": "center", "interpolation": "LANCZOS", "sharpening": 0}
+PREPARED = {"interpolation": "LANCZOS", "sharpening": 0}
 """What the host's node does."""
+SIDES = {"top": (0, False), "left": (1, False), "bottom": (0, True), "right": (1, True)}
+"""By the crop's position: the output of Get Image Size that is the side of the square, and whether the picture is turned around for it."""
 
 
 def replace_helpers(graph: Graph, report: Report, chains: Chains) -> None:
@@ -30,9 +34,29 @@ def prepared_picture(graph: Graph, report: Report, chains: Chains, node: str) ->
         return
     changed = {name: value for name, value in PREPARED.items() if given.get(name, value) != value}
     report.differs(node, [f"{name} {given[name]!r} becomes {value!r}" for name, value in changed.items()])
-    made = graph.add("ImageScale", "Upscale Image", {"image": given["image"]} if "image" in given else {}, node)
-    graph.redirect(Link(node, 0), Link(made, 0))
-    report.became(node, "ImageScale")
+    kinds: list[str] = []
+
+    def add(kind: str, title: str, image: Any, **inputs: Any) -> Link:
+        kinds.append(kind)
+        return Link(
+            graph.add(kind, title, {**({"image": image} if isinstance(image, Link) else {}), **inputs}, node), 0
+        )
+
+    picture, position = given.get("image"), given.get("crop_position", "center")
+    if position == "pad":
+        made = add("ResizeAndPadImage", "Resize And Pad Image", picture)
+    else:
+        side, turned = SIDES.get(position, (None, False))
+        if turned:
+            picture = add("ImageRotate", "Rotate Image", picture)
+        if side is not None:
+            # Where the picture has no such square, the crop is all of it, and the next node takes the centre, as there.
+            length = add("GetImageSize", "Get Image Size", picture)._replace(slot=side)
+            picture = add("ImageCrop", "Crop Image", picture, width=length, height=length)
+        made = add("ImageScale", "Upscale Image", picture)
+        made = add("ImageRotate", "Rotate Image", made) if turned else made
+    graph.redirect(Link(node, 0), made)
+    report.became(node, *kinds)
 
 
 def prompts_of_region(graph: Graph, report: Report, chains: Chains, node: str) -> None:

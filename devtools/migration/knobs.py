@@ -42,6 +42,8 @@ BLOCKS = {
     "sdxl": ["input_4", "input_5", "input_7", "input_8", "middle_0", *(f"output_{i}" for i in range(6))],
 }
 """Blocks with attention in the order in which `layer_weights` counts them."""
+SHAPE = {"sd15": (4, 5), "sdxl": (3,)}
+"""Numbers of the blocks that decide the composition."""
 
 
 class Differences(NamedTuple):
@@ -61,8 +63,6 @@ def settings(given: dict[str, Any], kind: str, weight: Any) -> Differences:
     for boost in ("style_boost", "composition_boost"):
         if given.get(boost) == 0:  # without the blocks that make it precise
             chosen = chosen.removesuffix(" precise")
-        elif given.get(boost, weight) != weight:
-            notes.append(f"{boost} {given[boost]} becomes the weight, {weight}")
     if given.get("layer_weights") and "precise" not in str(chosen):
         chosen = "linear"
     inputs = {
@@ -74,6 +74,22 @@ def settings(given: dict[str, Any], kind: str, weight: Any) -> Differences:
     if given.get("sharpening"):
         notes.append(f"sharpening {given['sharpening']} is not carried over")
     return Differences(inputs, notes)
+
+
+def boosted(given: dict[str, Any], weight: Any, base: str) -> Differences:
+    """The inputs of Layer Strength for blocks with a boost in place of the weight; none where the weight decides.
+
+    Args: base: sd15 or sdxl.
+    """
+    name = next((n for n in ("style_boost", "composition_boost") if given.get(n, weight) not in (weight, 0)), None)
+    if name is None:
+        return Differences({}, [])
+    if isinstance(weight, Link) or isinstance(given[name], Link) or not weight or given[name] / weight < 0:
+        return Differences({}, [f"{name} {given[name]} becomes the weight, {weight}"])
+    factor = f"{given[name] / weight:.6g}"
+    others = {} if name == "style_boost" else dict.fromkeys(("input", "middle", "output"), factor)
+    factors = others | dict.fromkeys((BLOCKS[base][i] for i in SHAPE[base]), "1" if others else factor)
+    return Differences({"single": ", ".join(f"{layer}: {value}" for layer, value in factors.items())}, [])
 
 
 def weights_of_frames(given: dict[str, Any], reverse: bool) -> list[float] | None:

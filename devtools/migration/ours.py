@@ -85,6 +85,19 @@ LAYOUTS: dict[str, Layout] = {
         {"upscale_method": ("COMBO", "lanczos"), "width": ("INT", 224), "height": ("INT", 224), "crop": ("COMBO", "center")},
         {"IMAGE": "IMAGE"},
     ),
+    "ImageCrop": Layout(
+        {"image": "IMAGE"}, {"width": ("INT", 512), "height": ("INT", 512), "x": ("INT", 0), "y": ("INT", 0)}, {"IMAGE": "IMAGE"}
+    ),
+    "ImageRotate": Layout({"image": "IMAGE"}, {"rotation": ("COMBO", "180 degrees")}, {"IMAGE": "IMAGE"}),
+    "GetImageSize": Layout({"image": "IMAGE"}, {}, {"width": "INT", "height": "INT", "batch_size": "INT"}),
+    "ResizeAndPadImage": Layout(
+        {"image": "IMAGE"},
+        {
+            "target_width": ("INT", 224), "target_height": ("INT", 224), "padding_color": ("COMBO", "black"),
+            "interpolation": ("COMBO", "lanczos"),
+        },
+        {"IMAGE": "IMAGE"},
+    ),
     "EmptyImage": Layout(
         {}, {"width": ("INT", 224), "height": ("INT", 224), "batch_size": ("INT", 1), "color": ("INT", 0)}, {"IMAGE": "IMAGE"}
     ),

@@ -53,6 +53,10 @@ class PageGraph(Graph):
         source = self.nodes.get(str(link[1]), {})
         return (source.get("widgets_values") or [None])[0] if source.get("type") == "PrimitiveNode" else None
 
+    def values(self, node: str) -> list[Any]:
+        values = self.nodes.get(node, {}).get("widgets_values") or []
+        return values if isinstance(values, list) else list(values.values())
+
     def type_of(self, use: Use) -> str:
         return next((str(e["type"]) for e in self.nodes[use.node].get("inputs", []) if e["name"] == use.name), "")
 

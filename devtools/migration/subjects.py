@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from .graph import Graph, Link
-from .knobs import COMBINE, WORD, encoding, layer_weights, settings, weights_of_frames
+from .knobs import COMBINE, WORD, boosted, encoding, layer_weights, settings, weights_of_frames
 from .ours import SUBJECTS
 from .report import Report
 from .theirs import APPLY, LOADERS
@@ -86,6 +86,14 @@ class Subjects:
             link = self.graph.inputs(link.node).get("model")
         return link
 
+    def base_of(self, node: str) -> str:
+        """sdxl where the name of a file behind a node's model says so, else sd15."""
+        names, link = [], self.graph.inputs(node).get("model")
+        while isinstance(link, Link):
+            names += [str(value).lower() for value in self.graph.values(link.node)]
+            link = self.graph.inputs(link.node).get("model")
+        return "sdxl" if any("xl" in name for name in names) else "sd15"
+
     def encode(self, node: str, loader: str, image: Link, mask: Any = None) -> Link:
         """The subject of pictures.
 
@@ -148,11 +156,12 @@ class Subjects:
         inputs |= {"weights": ", ".join(f"{round(frame, 6):g}" for frame in frames)} if frames else {}
         self.report.differs(node, notes)
         inputs |= {"subject": subject} | ({"region": mask} if isinstance(mask, Link) else {})
-        if given.get("layer_weights"):
-            layers = self.graph.add(
-                "MoALayerStrength", "Layer Strength (MoA)", layer_weights(given["layer_weights"]), node
-            )
-            inputs["layer_strength"] = Link(layers, 0)
+        layers, notes = boosted(given, weight, self.base_of(node))
+        self.report.differs(node, notes)
+        layers = layer_weights(given["layer_weights"]) if given.get("layer_weights") else layers
+        if layers:
+            added = self.graph.add("MoALayerStrength", "Layer Strength (MoA)", layers, node)
+            inputs["layer_strength"] = Link(added, 0)
         self.report.became(node, self.graph.kind(subject.node), "MoASubjectSettings")
         return Link(self.graph.add("MoASubjectSettings", "Subject Settings (MoA)", inputs, node), 0)
 

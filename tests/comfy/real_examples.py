@@ -15,6 +15,7 @@ import cv2
 import host
 import numpy as np
 import torch
+from comfy_extras import nodes_images
 from comfyui_moa.moa_attention.subjects.align import TEMPLATE, similarity
 from comfyui_moa.nodes import MoAExtension
 from comfyui_moa.nodes.host.model.unet import attention_layers, unet_of
@@ -180,6 +181,11 @@ SIMPLE: dict[str, Callable[[Run, dict[str, Any], list[Any]], Any]] = {
     "IPAdapterInsightFaceLoader": lambda *_: (Recogniser(),),
     "LoadMoAAdapter": lambda run, _, w: (run.kind(w).adapter, ""),
     "MoALoadIPAdapter": lambda run, _, w: (run.kind(w).adapter, run.loaded, ""),
+    "GetImageSize": lambda _, given, __: (*given["image"].shape[2:0:-1], len(given["image"])),
+    **{
+        name: lambda _, given, __, name=name: getattr(nodes_images, name).execute(**given).result
+        for name in ("ImageCrop", "ImageRotate", "ResizeAndPadImage")
+    },
     "ImageCASharpening+": lambda _, given, __: (given["image"],),
     "SimpleMath+": lambda _, given, w: (int(w[0].replace("a*", "")) * given.get("a", 1),) * 2,
     "MaskFromRGBCMYBW+": halves,

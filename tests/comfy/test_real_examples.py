@@ -7,6 +7,7 @@ docs/from-ipadapter-plus.md.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -14,11 +15,15 @@ from typing import Any
 
 import pytest
 import subjects
-from real_examples import Run, install_insightface
+import torch
+from real_examples import SIMPLE, Run, install_insightface, noise
 from test_real_pack import CHECKOUT, PAGE, kind
 
 from devtools.migration.page_graph import PageGraph
 from devtools.migration.run import migrate
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "core"))
+from old_workflows import Studio  # noqa: E402
 
 START, END = "<!-- examples: written by tests/comfy/test_real_examples.py -->", "<!-- end of examples -->"
 FILES = sorted(Path(CHECKOUT, "examples").glob("*.json"))
@@ -70,3 +75,22 @@ def test_an_example(file: Path):
     ROWS[file.stem] = [carried, f"{effect:.0e}", f"{difference:.0e}"]
     if not report.left:
         assert difference < (effect if notes else min(EXACT, effect / 10))
+
+
+@pytest.mark.parametrize("picture", ["upright", "wide"])
+@pytest.mark.parametrize("position", ["top", "bottom", "left", "right", "center", "pad"])
+def test_prepared_pictures(position: str, picture: str, monkeypatch: pytest.MonkeyPatch):
+    """ComfyUI's own nodes cut the square of Prep Image For ClipVision."""
+    pictures = {"upright": noise("upright", 1, 96, 72, 3), "wide": noise("wide", 2, 60, 84, 3)}
+    monkeypatch.setitem(SIMPLE, "LoadImage", lambda *_: (pictures[picture], None))
+    old = Studio()
+    old.add("PreviewImage", images=old.prepared())
+    old.nodes[-2][1]["crop_position"] = position
+    page = old.page()
+    before = Run(PageGraph(deepcopy(page)), "SD1.5")
+    migrate(page)
+    after = Run(PageGraph(page), "SD1.5")
+    there, here = (run.inputs(str(len(old.nodes)))["images"] for run in (before, after))
+    assert here.shape == there.shape == (len(pictures[picture]), 224, 224, 3)
+    inner = slice(None) if position != "pad" else slice(40, -40)
+    torch.testing.assert_close(here[:, inner, inner], there[:, inner, inner], rtol=0, atol=2 / 255)

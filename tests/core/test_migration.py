@@ -399,21 +399,61 @@ def test_a_style_and_a_composition():
 
 
 @pytest.mark.parametrize(
-    ("boost", "wanted", "listed"),
+    ("boost", "wanted", "listed", "factors"),
     [
-        (0.0, "composition", []),
-        (0.8, "composition precise", []),
-        (0.3, "composition precise", ["composition_boost 0.3 becomes the weight, 0.8"]),
+        (0.0, "composition", [], None),
+        (0.8, "composition precise", [], None),
+        (0.2, "composition precise", [], "input: 0.25, middle: 0.25, output: 0.25, input_7: 1, input_8: 1"),
+        (-0.3, "composition precise", ["composition_boost -0.3 becomes the weight, 0.8"], None),
     ],
 )
-def test_a_boost_that_is_not_the_weight_is_listed(boost: float, wanted: str, listed: list[str]):
+def test_a_boost_is_a_strength_of_layers(boost: float, wanted: str, listed: list[str], factors: str | None):
     old = Studio()
     old.sample(old.add("IPAdapterPreciseComposition", model=old.model, ipadapter=old.unified(), image=old.picture(), weight=0.8,
                        composition_boost=boost, combine_embeds="concat", start_at=0.0, end_at=1.0, embeds_scaling="V only"))  # fmt: skip
     prompt, lines = migrated(old)
-    assert only(prompt, "MoASubjectSettings")["weight_type"] == wanted
+    settings = only(prompt, "MoASubjectSettings")
+    assert settings["weight_type"] == wanted
+    assert (behind(prompt, settings["layer_strength"])["single"] if "layer_strength" in settings else None) == factors
     found = [line.rpartition(": ")[2] for line in lines if line.startswith("different")]
     assert found == listed
+
+
+@pytest.mark.parametrize(("base", "factors"), [("sd15", "input_7: 1.5, input_8: 1.5"), ("sd_xl_base", "input_8: 1.5")])
+def test_a_boost_of_the_style_is_one_of_the_composition_blocks(base: str, factors: str):
+    old = Studio()
+    old.nodes[old.model.node - 1][1]["ckpt_name"] = f"{base}.safetensors"
+    old.sample(old.add("IPAdapterPreciseStyleTransfer", model=old.model, ipadapter=old.unified(), image=old.picture(), weight=0.8,
+                       style_boost=1.2, combine_embeds="concat", start_at=0.0, end_at=1.0, embeds_scaling="V only"))  # fmt: skip
+    assert only(migrated(old)[0], "MoALayerStrength")["single"] == factors
+
+
+@pytest.mark.parametrize(
+    ("position", "nodes", "side"),
+    [
+        ("center", ["ImageScale"], None),
+        ("top", ["ImageScale", "ImageCrop"], 0),
+        ("left", ["ImageScale", "ImageCrop"], 1),
+        ("bottom", ["ImageRotate", "ImageScale", "ImageCrop", "ImageRotate"], 0),
+        ("right", ["ImageRotate", "ImageScale", "ImageCrop", "ImageRotate"], 1),
+        ("pad", ["ResizeAndPadImage"], None),
+    ],
+)
+def test_a_square_at_any_place_of_a_picture(position: str, nodes: list[str], side: int | None):
+    old = Studio()
+    picture = old.prepared()
+    old.nodes[picture.node - 1][1]["crop_position"] = position
+    old.sample(old.advanced(old.model, old.unified(), picture))
+    prompt, lines = migrated(old)
+    link, found = only(prompt, "SubjectEncode")["images"], []
+    while prompt[link[0]]["class_type"] != "LoadImage":
+        found.append(prompt[link[0]]["class_type"])
+        link = behind(prompt, link)["image"]
+    assert found == nodes and not [line for line in lines if line.startswith("different")]
+    if side is not None:
+        crop = only(prompt, "ImageCrop")
+        assert crop["width"] == crop["height"] == [crop["width"][0], side] and (crop["x"], crop["y"]) == (0, 0)
+        assert behind(prompt, crop["width"])["image"] == crop["image"]
 
 
 def test_weights_of_blocks_and_pictures_of_frames():
