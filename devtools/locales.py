@@ -19,6 +19,8 @@ from .server import Server
 
 FOLDER = ROOT / "locales"
 FILE = "nodeDefs.json"
+PAGE = "main.json"
+"""The texts of `web/`, which are written by hand in every language."""
 Texts = dict[str, Any]
 """Texts by name, nested as ComfyUI's page reads them: node, `inputs` or `outputs`, input, `name` or `tooltip`."""
 
@@ -80,9 +82,9 @@ def paths(tree: Texts, start: str = "") -> Iterator[str]:
         yield from paths(text, f"{start}{key}.") if isinstance(text, dict) else [start + key]
 
 
-def read_language(language: str) -> Texts:
-    """A language's texts."""
-    file = FOLDER / language / FILE
+def read_language(language: str, name: str = FILE) -> Texts:
+    """A language's texts in one of its files."""
+    file = FOLDER / language / name
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 

@@ -3,6 +3,7 @@
 import { app } from "/scripts/app.js";
 import { make } from "./elements.mjs";
 import { DRAGGED, subjectCards } from "./subject_cards.mjs";
+import { text } from "./texts.mjs";
 
 const LOADER = "MoALoadSubject";
 const ROW = "display: flex; flex-wrap: wrap; gap: 4px; overflow: auto";
@@ -45,13 +46,12 @@ function addTab() {
     app.extensionManager.registerSidebarTab({
         id: "moa-subjects",
         icon: "pi pi-users",
-        title: "Subjects",
-        tooltip: "Saved subjects (MoA)",
+        title: text("subjects"),
+        tooltip: text("savedSubjects"),
         type: "custom",
         render: async (element) => {
             const cards = await subjectCards((name) => addLoader(name, centre()));
-            const empty = "No subject is saved yet. Save Subject (MoA) saves one.";
-            element.replaceChildren(make("div", { className: "moa-library", style: `${ROW}; padding: 8px` }, cards.length ? cards : [empty]));
+            element.replaceChildren(make("div", { className: "moa-library", style: `${ROW}; padding: 8px` }, cards.length ? cards : [text("noSubjects")]));
         },
     });
 }

@@ -34,7 +34,7 @@ export function nearMisses(text, word) {
  * The place of each subject's word, or what is wrong with it.
  *
  * @param subjects `{word, occurrence}`; a word of null is one that only the run shows.
- * @returns for each `{place}`, `{problem, offers}` or `{}`.
+ * @returns for each `{place}`, `{problem, offers}` or `{}`; a problem is the name of a text and its values.
  */
 export function bind(text, subjects) {
     const taken = new Map();
@@ -43,7 +43,7 @@ export function bind(text, subjects) {
         const place = occurrences(text, word)[occurrence - 1];
         if (!place) return missing(text, word, occurrence, subjects);
         const first = taken.get(place[0]);
-        if (first !== undefined) return { problem: `subject ${first + 1} already has this '${word}'`, offers: [] };
+        if (first !== undefined) return { problem: ["taken", { number: first + 1, word }], offers: [] };
         taken.set(place[0], index);
         return { place };
     });
@@ -51,12 +51,13 @@ export function bind(text, subjects) {
 
 function missing(text, word, occurrence, subjects) {
     const found = occurrences(text, word).length;
-    if (found) return { problem: `the prompt has '${word}' ${found} time(s), not ${occurrence}`, offers: [] };
-    const around = wordsAround(text, word);
-    const inside = around.length ? `, only inside ${around.map((other) => `'${other}'`).join(" and ")}` : "";
+    if (found) return { problem: ["fewer", { word, found, occurrence }], offers: [] };
+    const around = wordsAround(text, word)
+        .map((other) => `'${other}'`)
+        .join(", ");
     const others = subjects.map((each) => each.word?.trim().toLowerCase());
     const offers = nearMisses(text, word).filter((other) => !others.includes(other));
-    return { problem: `'${word}' is not in the prompt${inside}`, offers };
+    return { problem: [around ? "onlyInside" : "missing", { word, around }], offers };
 }
 
 function distinct(text) {

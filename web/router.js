@@ -4,6 +4,7 @@ import { api } from "/scripts/api.js";
 import { app } from "/scripts/app.js";
 import { addContent, make } from "./elements.mjs";
 import { RouterMaps } from "./router_maps.mjs";
+import { text } from "./texts.mjs";
 
 const LINE = 24;
 
@@ -29,7 +30,7 @@ function addExplorer(node) {
 }
 
 function opener(found, content, open) {
-    const button = make("button", { style: `height: ${LINE}px; cursor: pointer`, textContent: "Show steps, layers and subjects" });
+    const button = make("button", { style: `height: ${LINE}px; cursor: pointer`, textContent: text("showMaps") });
     button.onclick = async () => {
         const maps = await Promise.all(found.map(load));
         content.replaceChildren(...explorer(maps));
@@ -73,9 +74,9 @@ function explorer(maps) {
 /** A slider over options; its first place, -1, means all of them. */
 function slider(name, options, first, choose) {
     const value = make("span", { style: "flex: 0 0 40%; overflow: hidden; text-overflow: ellipsis; white-space: nowrap" });
-    const input = make("input", { type: "range", min: first, max: options.length - 1, value: first, ariaLabel: name });
+    const input = make("input", { type: "range", min: first, max: options.length - 1, value: first, ariaLabel: text(name) });
     input.style.cssText = "flex: 1; min-width: 0";
-    const show = () => (value.textContent = `${name}: ${input.value < 0 ? "all" : options[input.value]}`);
+    const show = () => (value.textContent = `${text(name)}: ${input.value < 0 ? text("all") : options[input.value]}`);
     input.oninput = () => {
         show();
         choose(Number(input.value));

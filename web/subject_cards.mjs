@@ -2,6 +2,7 @@
 
 import { api } from "/scripts/api.js";
 import { make } from "./elements.mjs";
+import { text } from "./texts.mjs";
 
 const FOLDER = "moa_subjects";
 const SIDE = 72;
@@ -29,7 +30,7 @@ function card({ name, pathIndex }, choose, framed) {
     const file = name.split("/").map(encodeURIComponent).join("/");
     const label = make("div", { style: "font-size: 11px; overflow: hidden; text-overflow: ellipsis; white-space: nowrap" }, [title(name)]);
     const picture = make("img", {
-        alt: "no picture",
+        alt: text("noPicture"),
         src: api.apiURL(`/experiment/models/preview/${FOLDER}/${pathIndex}/${file}`),
         draggable: false,
         style: `width: 100%; height: ${SIDE}px; object-fit: cover; border-radius: 4px; background: var(--comfy-input-bg)`,
@@ -48,5 +49,5 @@ function title(name) {
 async function describe(element, name) {
     const answer = await api.fetchApi(`/view_metadata/${FOLDER}?filename=${encodeURIComponent(name)}`);
     const { word, licence } = answer.ok ? await answer.json() : {};
-    if (word) element.title = `${name}\nWord: ${word}\nLicence: ${licence ?? "no note"}`;
+    if (word) element.title = `${name}\n${text("word", { word })}\n${text("licence", { licence: licence ?? text("noNote") })}`;
 }

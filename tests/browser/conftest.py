@@ -22,8 +22,9 @@ TINY = ROOT / "tests" / "comfy" / "tiny_pack"
 """A checkpoint for tests."""
 START_MS = 600_000
 """A busy machine takes its time."""
-EXTENSIONS_OF_THE_PAGE = 20
-"""The page is usable once its own extensions are in; it has more than these."""
+READY = """window.app?.extensionManager?.workflow?.activeWorkflow?.isLoaded
+    && window.app.extensions.some(each => each.name === "MoA.Router")"""
+"""The page is usable once its first workflow and the extensions of node packs are loaded."""
 
 
 @pytest.fixture(scope="session")
@@ -53,9 +54,7 @@ def page(chromium: Browser, server: Server) -> Iterator[Page]:
     opened.on("pageerror", lambda error: errors.append(str(error)))
     opened.set_default_timeout(START_MS)
     opened.goto(server.address, wait_until="domcontentloaded")
-    ready = f"window.app?.graph && window.app.extensions.length > {EXTENSIONS_OF_THE_PAGE}"
-    opened.wait_for_function(ready)
-    opened.wait_for_timeout(2000)
+    opened.wait_for_function(READY)
     yield opened
     opened.close()
     assert not errors, errors

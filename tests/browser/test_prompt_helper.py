@@ -72,6 +72,19 @@ def test_a_missing_word_is_marked_and_the_near_miss_binds(page: Page, helper: Lo
 
 
 @pytest.mark.parametrize("helper", [False], ids=["canvas"], indirect=True)
+def test_the_helper_speaks_the_language_of_the_page(page: Page, helper: Locator):
+    """After a change of the language the page loads the workflow again."""
+    choose = f"""async language => {{ const before = {PROMPT};
+        await window.app.extensionManager.setting.set('Comfy.Locale', language);
+        while (!{PROMPT} || {PROMPT} === before) await new Promise(done => setTimeout(done, 50)); }}"""
+    page.evaluate(choose, "fr")
+    page.evaluate(f"{PROMPT}.widgets[0].value = 'two women and a salaryman'")
+    expect(helper).to_contain_text("« man » n'est pas dans le prompt, seulement à l'intérieur de 'salaryman'.")
+    expect(helper.get_by_role("button", name="Utiliser « women »")).to_be_visible()
+    page.evaluate(choose, "en")
+
+
+@pytest.mark.parametrize("helper", [False], ids=["canvas"], indirect=True)
 def test_the_node_has_room_for_words_that_changed_outside_the_view(page: Page, helper: Locator):
     """The page hides the elements of nodes outside its view; a hidden element has no height."""
     expect(helper.locator("mark")).to_have_count(2)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from devtools.locales import FOLDER, completed, english, paths, read_language, untranslated
+from devtools.host import ROOT
+from devtools.locales import FILE, FOLDER, PAGE, completed, english, paths, read_language, untranslated
 from devtools.server import Server
 
 LANGUAGES = sorted(path.name for path in FOLDER.iterdir())
@@ -14,11 +17,25 @@ def test_english_is_what_the_nodes_say(server: Server):
     assert read_language("en") == english(server.object_info()), "run python -m devtools.locales"
 
 
+@pytest.mark.parametrize("file", [FILE, PAGE])
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_language_is_complete(language: str):
-    wanted, found = set(paths(read_language("en"))), set(paths(read_language(language)))
+def test_a_language_is_complete(language: str, file: str):
+    wanted, found = set(paths(read_language("en", file))), set(paths(read_language(language, file)))
     assert not wanted - found, f"missing: {sorted(wanted - found)}"
-    assert not found - wanted, f"no longer in the nodes: {sorted(found - wanted)}"
+    assert not found - wanted, f"no longer in English: {sorted(found - wanted)}"
+
+
+def test_every_text_of_the_page_is_used():
+    scripts = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "web").glob("*.*js"))
+    assert not [
+        name for name in read_language("en", PAGE)["moa"] if f'"{name}"' not in scripts and f"{name}:" not in scripts
+    ]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_text_of_the_page_has_the_places_of_the_english_one(language: str):
+    for name, text in read_language("en", PAGE)["moa"].items():
+        assert set(re.findall(r"{\w+}", read_language(language, PAGE)["moa"][name])) == set(re.findall(r"{\w+}", text))
 
 
 @pytest.mark.parametrize("language", [name for name in LANGUAGES if name != "en"])
@@ -31,7 +48,8 @@ def test_messages_find_a_node_by_its_english_title(language: str):
 
 @pytest.mark.parametrize("language", [name for name in LANGUAGES if name != "en"])
 def test_every_text_is_translated(language: str):
-    assert not list(untranslated(read_language("en"), read_language(language)))
+    for file in (FILE, PAGE):
+        assert not list(untranslated(read_language("en", file), read_language(language, file)))
 
 
 def test_a_translation_of_a_changed_text_is_replaced():
@@ -47,3 +65,4 @@ def test_the_server_offers_every_language(server: Server):
     offered = server.get("/i18n")
     for language in LANGUAGES:
         assert offered[language]["nodeDefs"]["ApplyMoA"] == read_language(language)["ApplyMoA"]
+        assert offered[language]["moa"] == read_language(language, PAGE)["moa"]
