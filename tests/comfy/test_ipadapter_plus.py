@@ -136,6 +136,8 @@ def test_the_lora_of_a_file_is_on_the_model_once():
     pictures = [sampled(found, model, add_subjects(family.prompt(), [found.subject])) for model in (once, twice)]
     assert torch.equal(*pictures)
     off, _ = ApplyMoA.execute(once, family.adapter, 0.0, router=PRESET).result
+    other, _ = ApplyMoA.execute(family.model, family.adapter, 1.0, router="constant").result
+    assert other.patches_uuid == family.model.patches_uuid != once.patches_uuid
     plain = sampled(found, family.model, family.prompt())
     assert once.patches and not off.patches and not family.model.patches
     assert torch.equal(plain, sampled(found, off, family.prompt()))

@@ -47,7 +47,7 @@ def old_workflow(weight: float) -> Studio:
     old = Studio(checkpoint="TinyCheckpoint")
     loader = old.unified()
     mask = old.add("SolidMask", value=0.5, width=64, height=64)
-    first = old.advanced(Out(loader.node, 0), loader, old.prepared(), weight=weight)
+    first = old.advanced(Out(loader.node, 0), loader, old.prepared(position="bottom"), weight=weight)
     old.sample(old.advanced(first, loader, old.picture("ben.png"), weight=weight, attn_mask=mask))
     return old
 

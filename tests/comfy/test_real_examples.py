@@ -84,8 +84,7 @@ def test_prepared_pictures(position: str, picture: str, monkeypatch: pytest.Monk
     pictures = {"upright": noise("upright", 1, 96, 72, 3), "wide": noise("wide", 2, 60, 84, 3)}
     monkeypatch.setitem(SIMPLE, "LoadImage", lambda *_: (pictures[picture], None))
     old = Studio()
-    old.add("PreviewImage", images=old.prepared())
-    old.nodes[-2][1]["crop_position"] = position
+    old.add("PreviewImage", images=old.prepared(position=position))
     page = old.page()
     before = Run(PageGraph(deepcopy(page)), "SD1.5")
     migrate(page)

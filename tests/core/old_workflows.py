@@ -114,9 +114,9 @@ class Studio(OldWorkflow):
     def picture(self, name: str = "anna.png") -> Out:
         return self.add("LoadImage", image=name)
 
-    def prepared(self, name: str = "anna.png") -> Out:
+    def prepared(self, name: str = "anna.png", position: str = "center") -> Out:
         """A picture that is cut to a square."""
-        given = {"interpolation": "LANCZOS", "crop_position": "center", "sharpening": 0.0}
+        given = {"interpolation": "LANCZOS", "crop_position": position, "sharpening": 0.0}
         return self.add("PrepImageForClipVision", image=self.picture(name), **given)
 
     def advanced(self, model: Out, ipadapter: Out, image: Out, **changed: Any) -> Out:

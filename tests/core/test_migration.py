@@ -441,9 +441,7 @@ def test_a_boost_of_the_style_is_one_of_the_composition_blocks(base: str, factor
 )
 def test_a_square_at_any_place_of_a_picture(position: str, nodes: list[str], side: int | None):
     old = Studio()
-    picture = old.prepared()
-    old.nodes[picture.node - 1][1]["crop_position"] = position
-    old.sample(old.advanced(old.model, old.unified(), picture))
+    old.sample(old.advanced(old.model, old.unified(), old.prepared(position=position)))
     prompt, lines = migrated(old)
     link, found = only(prompt, "SubjectEncode")["images"], []
     while prompt[link[0]]["class_type"] != "LoadImage":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -33,10 +33,15 @@ def lora_patches(layers: Mapping[str, nn.Module], paths: Mapping[str, str]) -> P
     return comfy.lora.load_lora(lora, weights)
 
 
-def remove_patches(model: Any, patches: Patches) -> None:
-    """Take patches off a cloned ModelPatcher."""
-    for name, ours in patches.items():
-        model.patches[name] = [each for each in model.patches.get(name, ()) if each[1] is not ours]
+def exchange_patches(model: Any, earlier: Iterable[Patches], own: Patches, strength: float) -> None:
+    """Put patches on a cloned ModelPatcher in the place of earlier ones.
+
+    Without any, the host must find nothing changed: it would load the weights again.
+    """
+    for name, theirs in (entry for patches in earlier for entry in patches.items()):
+        model.patches[name] = [each for each in model.patches.get(name, ()) if each[1] is not theirs]
         if not model.patches[name]:
             del model.patches[name]
-    model.patches_uuid = uuid4()
+        model.patches_uuid = uuid4()
+    if own:
+        model.add_patches(own, strength)

@@ -29,7 +29,7 @@ from ..prompts.negative_image import NO_NEGATIVE_IMAGE, NegativeImage
 from .apply_settings import Applications, ApplySettings
 from .attachment import KEY
 from .call import CallState, open_call
-from .file_lora import lora_patches, remove_patches
+from .file_lora import exchange_patches, lora_patches
 from .layers import attachment_for, layer_paths
 from .prior_rows import PAIR, Conds, bare_conds, numbered_alike, pairs_of, with_prior_rows
 from .run_note import give_note, note_after, note_before
@@ -107,10 +107,9 @@ def apply_adapter(
     )  # fmt: skip
     earlier: Applications = model.get_attachment(KEY) or Applications()
     applied, model = earlier.followed_by(settings), model.clone()
-    for each in earlier.every:
-        if each.encoder == encoder:
-            remove_patches(model, each.weights)
-    model.add_patches(settings.weights, lora_on_model)
+    exchange_patches(
+        model, [each.weights for each in earlier.every if each.encoder == encoder], settings.weights, lora_on_model
+    )
     held = dict(zip(earlier.encoders, model.get_additional_models_with_key(KEY), strict=True))
     detach(model)
     model.set_additional_models(KEY, [{**held, encoder: adapter}[each] for each in applied.encoders])
