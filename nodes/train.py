@@ -21,6 +21,7 @@ from ..moa_attention.training.saved.log import read_losses
 from ..moa_attention.training.saved.settings import RunSettings
 from .host.files.folders import inside
 from .host.files.input_folders import input_folders
+from .host.model.patch import without_adapters
 from .host.training.encoders import HostEncoders
 from .host.training.run import LOG, PICTURES, HostRun, for_sampling, with_trained_routers
 from .host.training.trainable import LoadedModels, models_for_routers, trainable_adapter
@@ -187,7 +188,9 @@ class MoATrain(io.ComfyNode):
         sheets = SheetConfig(every=preview_every, prompts=prompts)
         run = HostRun(inside(output, name), config, PictureConfig(side=side), sheets, kept)
         changes = run.check()
-        models = starting_models((model, clip, vae, clip_vision), clip_vision_name, start, config, rank)
+        models = starting_models(
+            (without_adapters(model), clip, vae, clip_vision), clip_vision_name, start, config, rank
+        )
         pictures = read_pictures(source)
         cached = run.encode(pictures, models)
         trained = run.train(pictures, models, cached)

@@ -14,7 +14,7 @@ import subjects
 import torch
 from comfyui_moa.moa_attention.run.guidance import SubjectGuidance
 from comfyui_moa.nodes.apply import ApplyMoA
-from comfyui_moa.nodes.host.model.patch import KEY
+from comfyui_moa.nodes.host.model.patch import KEY, without_adapters
 from comfyui_moa.nodes.host.prompts.subject_context import Binding, with_subjects
 from comfyui_moa.nodes.host.prompts.whole_prompt import add_subjects
 from comfyui_moa.nodes.host.training.run import for_sampling
@@ -183,6 +183,14 @@ def test_applying_an_adapter_again_replaces_it_alone(family: subjects.Family):
     given = [person(), image("plus")]
     assert torch.equal(sample(family, twice, *given), sample(family, apply(family.model, plus, moa), *given))
     assert len(twice.get_additional_models_with_key(KEY)) == 2
+
+
+def test_training_begins_without_any(family: subjects.Family):
+    both = apply(family.model, (family.adapter, {"router": "learned"}), (adapter("faceid"), {}))
+    assert both.patches and both.wrappers
+    plain = without_adapters(both)
+    assert not plain.patches and not plain.get_additional_models_with_key(KEY) and plain.get_attachment(KEY) is None
+    assert torch.equal(family.sample(family.model, family.prompt()), family.sample(plain, family.prompt()))
 
 
 def test_the_model_between_has_the_first_alone(family: subjects.Family):

@@ -121,11 +121,21 @@ def apply_adapter(
     return model
 
 
+def without_adapters(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.ModelPatcher:
+    """A clone of the model without any adapter, to train another one on."""
+    applied: Applications = model.get_attachment(KEY) or Applications()
+    model = model.clone()
+    exchange_patches(model, [each.weights for each in applied.every], {}, 0.0)
+    detach(model)
+    return model
+
+
 def detach(model: comfy.model_patcher.ModelPatcher) -> None:
     """Remove MoA from a clone."""
     for kind in WRAPPED:
         model.remove_wrappers_with_key(kind, KEY)
     model.remove_attachments(KEY)
+    model.remove_additional_models(KEY)
     attachment_for(model.model).remove(model)
 
 
