@@ -27,6 +27,7 @@ def check_training(settings: Settings, stored: StoredRun | None) -> list[str]:
     Args: stored: the state that it resumes from.
     Raises: ValueError as the checks below.
     """
+    check_output(settings.output)
     check_files(settings.models)
     check_weights(settings)
     check_image_encoder(settings)
@@ -63,6 +64,7 @@ def check_planning(settings: Settings) -> None:
 
 def check_preparing(settings: Settings) -> None:
     """Raises: SettingsError when a folder that `prepare` needs does not exist."""
+    check_output(settings.output)
     check_folder(settings)
     wanted = settings.prepare
     for field, folder, example in (
@@ -72,6 +74,17 @@ def check_preparing(settings: Settings) -> None:
     ):
         if folder:
             check_model_folder(f"prepare.{field}", folder, example)
+
+
+def check_output(output: Path) -> None:
+    """Raises: SettingsError when the folder could not be made or written into."""
+    place = output.resolve()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise SettingsError(f"output: {place} is a file. Name a folder, which is made if it does not exist.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise SettingsError(f"output: {place} cannot be written into. Name another folder.")
 
 
 def check_files(models: ModelSettings) -> None:

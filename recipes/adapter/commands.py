@@ -48,6 +48,11 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "help": "check everything, load the models, fill the cache, draw the next batches as contact sheets, and end "
             "without training",
         },
+        "--find-rate": {
+            "action": "store_true",
+            "help": "fill the cache, let the learning rate rise over 160 steps of a fresh adapter, draw the losses, suggest a "
+            "learning rate, and end; the run's states stay as they are",
+        },
         "--from-step": {
             "type": int,
             "metavar": "STEP",

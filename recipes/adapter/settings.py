@@ -198,11 +198,15 @@ def read_settings(path: Path, overrides: Mapping[str, Any] = NONE) -> Settings:
     """
     try:
         tables = with_overrides(tomli.loads(path.read_text(encoding="utf-8-sig")), overrides)
+        if tables.get("output") == "":
+            raise SettingsError("output is empty. Name a folder for the adapter, the state, the log and the cache.")
         return pydantic.TypeAdapter(Settings).validate_python(tables)
     except FileNotFoundError as error:
         raise SettingsError(
             f"There is no config file {path}. Copy recipes/adapter/example.toml and write your paths into it."
         ) from error
+    except OSError as error:
+        raise SettingsError(f"The config file {path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path} is not UTF-8 text, which TOML requires. Save it as UTF-8.") from error
     except tomli.TOMLDecodeError as error:

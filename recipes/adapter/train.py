@@ -19,6 +19,7 @@ from ...nodes.host.training.trainer import TrainingSession
 from .best import step_of
 from .commands import Request, read_request
 from .data import divide, fill_cache, read_all_folders
+from .find_rate import find_rate
 from .held_out import PLOT
 from .journal import Journal
 from .models import LoadedModels, load_models
@@ -53,17 +54,18 @@ def run(request: Request, stop: StopSignal) -> None:
     if workers.rank == 0:
         print(*remarks(request, workers), sep="", end="")
     settings.output.mkdir(parents=True, exist_ok=True)
-    loaded = load_models(settings)
     pictures = read_all_folders(settings)
-    if workers.rank == 0 and request.options.from_step is not None and not request.options.dry_run:
+    if not pictures.pictures:
+        raise ValueError(f"Nothing to train on. {pictures.report(0)}")
+    loaded = load_models(settings)
+    only_looks = request.options.dry_run or request.options.find_rate
+    if workers.rank == 0 and request.options.from_step is not None and not only_looks:
         go_back(settings.output / STATE, request.options.from_step)
     share = CacheShare(workers.rank, workers.count, workers.of_first(uuid.uuid4().hex))
     cached = fill_cache(settings, loaded, pictures, share)
     cached, held = divide(cached, settings.data.held_out)
-    if request.options.dry_run:
-        if workers.rank == 0:
-            stored = stored_run_of(settings, request.options.from_step)
-            show_batches(settings, loaded, cached, 0 if stored is None else stored.step)
+    if only_looks:
+        look(request, loaded, cached, workers)
         return
     journal = None
     if workers.rank == 0:
@@ -79,6 +81,19 @@ def run(request: Request, stop: StopSignal) -> None:
         assert stored is not None
         print(write_result(settings, trained, loaded.expert, len(cached.entries), stored.step))
         print(*best_remark(settings, stored.step), sep="", end="")
+
+
+def look(request: Request, loaded: LoadedModels, cached: CachedPictures, workers: Accelerated) -> None:
+    """What `--dry-run` and `--find-rate` do instead of the training."""
+    settings = request.settings
+    if request.options.dry_run:
+        if workers.rank == 0:
+            stored = stored_run_of(settings, request.options.from_step)
+            show_batches(settings, loaded, cached, 0 if stored is None else stored.step)
+        return
+    found = find_rate(settings, loaded, cached, workers)
+    if workers.rank == 0:
+        print(found)
 
 
 def best_remark(settings: Settings, last: int) -> Iterator[str]:

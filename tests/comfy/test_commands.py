@@ -71,6 +71,21 @@ def test_what_is_wrong_is_named_before_anything_is_loaded(tmp_path: Path, field:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["train", "prepare"])
+def test_an_output_that_cannot_be_a_folder_is_refused(tmp_path: Path, name: str):
+    config = write(tmp_path / "c.toml")
+    for output, message in (
+        (config, "c.toml is a file"),
+        (config / "deeper", "c.toml is a file"),
+        ("", "output is empty"),
+    ):
+        assert message in refusal(name, str(config), "--output", str(output))
+
+
+def test_a_folder_is_no_config_file(tmp_path: Path):
+    assert "cannot be read" in refusal("train", str(tmp_path))
+
+
 def test_an_optimiser_that_is_not_installed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     optimisers = importlib.import_module("comfyui_moa.moa_attention.training.optimisation.optimisers")
     monkeypatch.setattr(optimisers, "installed", lambda _: False)

@@ -12,6 +12,7 @@ import torch
 from comfyui_moa.moa_attention.formats.adapter import load_adapter, read_header
 from comfyui_moa.recipes import merge
 from commands import command
+from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -105,6 +106,24 @@ def test_files_of_one_run_are_merged(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert message in capsys.readouterr().err
     with pytest.raises(SystemExit, match="merge: a mean needs at least two adapter files"):
         merge.main([files[0], "--out", str(tmp_path / "one.safetensors")])
+
+
+def test_a_learning_rate_is_suggested_and_the_run_stays_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    config, output = write_config(tmp_path), tmp_path / "out"
+    command("train", str(config), "--steps", "1")
+    before = {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()}
+    monkeypatch.setattr("comfyui_moa.recipes.adapter.find_rate.STEPS", 10)
+    monkeypatch.setattr("comfyui_moa.moa_attention.training.rate_finder.LOWEST", 1e-4)
+    monkeypatch.setattr("comfyui_moa.moa_attention.training.rate_finder.HIGHEST", 1e-2)
+    capsys.readouterr()
+    command("train", str(config), "--steps", "2", "--find-rate")
+    assert "Suggested: train.learning_rate = " in capsys.readouterr().out
+    assert Image.open(output / "learning_rate.png").size[0] > 100
+    after = {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()}
+    assert {name: after[name] for name in before} == before
+    assert after.keys() - before.keys() == {"learning_rate.png"}
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path):
