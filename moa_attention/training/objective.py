@@ -81,13 +81,18 @@ class LayerLosses:
         return self.observe
 
     def observe(self, spec: LayerSpec, routing: Routing) -> None:
-        """Add the prior's map of a supervised layer and the object loss of a layer that has one."""
+        """Add the prior's map of a supervised layer and the object loss of a layer that has one.
+
+        A block that is recomputed in the backward pass calls again. What it gives then is not kept: with it, the whole block
+        of the second pass would stay in memory to the end of the step.
+        """
         masks = self.batch.masks
         with mixed_precision(masks.device, False):
             if spec.supervised:
-                self.prior_maps[spec.name] = prior_map(routing, (masks.shape[-2], masks.shape[-1]))
+                self.prior_maps.setdefault(spec.name, prior_map(routing, (masks.shape[-2], masks.shape[-1])))
             if self.has_object_loss(spec):
-                self.objects[spec.name] = object_loss(routing, spec.heads, self.batch.slots, masks, self.batch.weights)
+                loss = object_loss(routing, spec.heads, self.batch.slots, masks, self.batch.weights)
+                self.objects.setdefault(spec.name, loss)
 
     def has_object_loss(self, spec: LayerSpec) -> bool:
         """Whether a layer is one of `objects`."""

@@ -112,13 +112,13 @@ def test_a_learning_rate_is_suggested_and_the_run_stays_as_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     config, output = write_config(tmp_path), tmp_path / "out"
-    command("train", str(config), "--steps", "1")
+    command("train", str(config), "--train.steps", "1")
     before = {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()}
     monkeypatch.setattr("comfyui_moa.recipes.adapter.find_rate.STEPS", 10)
     monkeypatch.setattr("comfyui_moa.moa_attention.training.rate_finder.LOWEST", 1e-4)
     monkeypatch.setattr("comfyui_moa.moa_attention.training.rate_finder.HIGHEST", 1e-2)
     capsys.readouterr()
-    command("train", str(config), "--steps", "2", "--find-rate")
+    command("train", str(config), "--train.steps", "2", "--find-rate")
     assert "Suggested: train.learning_rate = " in capsys.readouterr().out
     assert Image.open(output / "learning_rate.png").size[0] > 100
     after = {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()}

@@ -56,6 +56,8 @@ def test_plan_counts_the_weights_of_sdxl(tmp_path: Path, capsys: pytest.CaptureF
     few = {"batch_size": 1, "checkpointing": True, "ema_decay": 0.0}
     _, rows = table(capsys, settings(tmp_path / "a.toml", checkpoint.as_posix(), **few), "--adapter.rank", "64")
     check_weights(rows, 2567.5e6)
+    working = [float(row[3]) for row in (rows[0], rows[-1])]
+    assert working[1] < working[0] + 0.3, "converted weights of 8 bits are kept for one block at a time"
 
 
 def check_weights(rows: list[list[str]], parameters: float) -> None:

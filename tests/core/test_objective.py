@@ -6,6 +6,7 @@ from routed import spec
 from torch import Tensor, nn
 from toy import config, draw, one_lot, setup
 
+from moa_attention.method.layer import Routing
 from moa_attention.training.base import Batch
 from moa_attention.training.config import ObjectLayers
 from moa_attention.training.objective import LayerLosses, Objective, draw_noise, draw_timesteps
@@ -84,3 +85,17 @@ def test_the_object_loss_takes_the_layers_that_are_chosen(objects: ObjectLayers 
     empty = torch.zeros(1, 1, 4, 4)
     collected = LayerLosses(Batch(empty, empty, empty, empty, empty), objects)
     assert [s.name for s in specs if collected.has_object_loss(s)] == expected
+
+
+def test_what_a_recomputed_layer_gives_is_not_kept():
+    layer = spec("middle_0_0_attn2", 0, 16, 16, 2, True)
+    masks, slots = torch.ones(1, 1, 4, 4), torch.tensor([[0, 1]])
+    batch = Batch(torch.zeros(1, 4, 4, 4), torch.zeros(1, 2, 16), slots, torch.zeros(1, 1, 8), masks)
+    collected = LayerLosses(batch, "middle")
+    kept = []
+    for share in (0.25, 0.75):
+        query, key = (torch.full((1, count, 16), share) for count in (16, 2))
+        collected.observe(layer, Routing(torch.full((1, 16), share), query, key, (4, 4)))
+        kept.append((collected.prior_maps[layer.name], collected.objects[layer.name]))
+    assert float(collected.average_prior().mean()) == pytest.approx(0.75), "R_0 of the first call"
+    assert all(second is first for first, second in zip(*kept, strict=True))

@@ -10,7 +10,7 @@ from typing import Any
 import comfy.model_sampling
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
-from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock, Upsample
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -23,6 +23,9 @@ from ..model.patch import apply_adapter, call_with_subjects
 from ..model.unet import unet_of
 from ..prompts.payload_names import FIRST
 from ..prompts.subject_regions import REGION
+
+RECOMPUTED = (BasicTransformerBlock, ResBlock, Downsample, Upsample)
+"""The parts of a U-Net that are recomputed in the backward pass."""
 
 
 class HostBase(RunListener):
@@ -84,7 +87,7 @@ def checkpointed(base: nn.Module) -> Iterator[None]:
 
     A third slower, a fraction of the memory.
     """
-    blocks = [m for m in unet_of(base).modules() if isinstance(m, BasicTransformerBlock | ResBlock)]
+    blocks = [m for m in unet_of(base).modules() if isinstance(m, RECOMPUTED)]
     for block in blocks:
         block.forward = partial(recomputed, block.forward)
     try:
