@@ -19,19 +19,14 @@ FALLBACK = Path(__file__).with_name("cpu_torch_extras.py")
 
 
 def install() -> None:
-    """The three packages as fit this machine, unless a torch is installed already: then it was chosen on purpose."""
-    if imports("torch"):
-        return
-    index = _index()
-    if index:
-        try:
-            pip(f"torch from {index}", "--index-url", index, TORCH)
-            pip("torchvision and torchaudio", "--index-url", index, "--no-deps", *COMPANIONS)
-            return
-        except EnvironmentFailure as error:
-            print(f"{error}\nTrying the default package index instead.", flush=True)
-    pip("torch", TORCH)
-    pip("torchvision and torchaudio", "--no-deps", *COMPANIONS)
+    """The three packages as fit this machine. A torch that is installed already was chosen on purpose and stays.
+
+    All three come before the host's requirements: those name torchvision, and pip would choose one that brings a torch of its own.
+    """
+    if not imports("torch"):
+        _pip("torch", TORCH)
+    if not _companions_installed():
+        _pip("torchvision and torchaudio", "--no-deps", *COMPANIONS)
 
 
 def make_companions_work() -> None:
@@ -40,12 +35,8 @@ def make_companions_work() -> None:
     Raises:
         EnvironmentFailure: even so they are not.
     """
-    if imports("torchvision", "torchaudio"):
-        return
-    packages = _site_packages()
-    if not (packages / "torchvision").is_dir() or not (packages / "torchaudio").is_dir():
-        pip("torchvision and torchaudio", "--no-deps", *COMPANIONS)
     if not imports("torchvision", "torchaudio"):
+        packages = _site_packages()
         shutil.copyfile(FALLBACK, packages / f"_{FALLBACK.name}")
         (packages / f"_{FALLBACK.stem}.pth").write_text(f"import _{FALLBACK.stem}\n", encoding="utf-8")
     if not imports("torchvision", "torchaudio"):
@@ -53,6 +44,21 @@ def make_companions_work() -> None:
             f"torchvision or torchaudio does not work with the torch in {VENV}. Delete that folder and run again, or "
             "install matching versions of the three into it by hand."
         )
+
+
+def _companions_installed() -> bool:
+    return all((_site_packages() / name).is_dir() for name in ("torchvision", "torchaudio"))
+
+
+def _pip(what: str, *packages: str) -> None:
+    """From the index for this machine, or else from the default index."""
+    index = _index()
+    if index:
+        try:
+            return pip(f"{what} from {index}", "--index-url", index, *packages)
+        except EnvironmentFailure as error:
+            print(f"{error}\nTrying the default package index instead.", flush=True)
+    pip(what, *packages)
 
 
 def _index() -> str | None:

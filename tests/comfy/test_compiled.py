@@ -1,7 +1,11 @@
-"""Under the host's TorchCompileModel: one graph, no break in it, and the same results whatever changes between calls."""
+"""Under the host's TorchCompileModel: one graph, no break in it, and the same results whatever changes between calls.
+
+`MOA_COMPILER=inductor python dev.py test comfy -- -k compiled` generates code, too, which takes minutes and needs a compiler of C++.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,18 +23,21 @@ from comfyui_moa.nodes.host.model import unet
 from torch._dynamo.utils import counters
 
 MAN = {4: 11}
-
-
+COMPILER = os.environ.get("MOA_COMPILER", "eager")
 LEVELS: dict[str, Any] = {"num_res_blocks": [1, 1], "channel_mult": [1, 2], "transformer_depth": [1, 1]}
 LEVELS |= {"transformer_depth_middle": 1, "transformer_depth_output": [1, 1, 1, 1]}
 
 
-@pytest.fixture(scope="module")
-def family() -> subjects.Family:
-    """SD1.5's kind of U-Net with seven transformer blocks only, as compiling a graph is slow."""
-    layout = {**host.sd15_layout(32, host.SD15_CONTEXT), **LEVELS}
-    model = host.patcher(comfy.supported_models.SD15, layout)
-    return subjects.Family("small", model, host.SD15_CONTEXT, None, subjects.make_adapter(model, host.SD15_CONTEXT))
+@pytest.fixture(scope="module", params=["SD15", "SDXL"])
+def family(request: pytest.FixtureRequest) -> subjects.Family:
+    """The kind of U-Net with seven transformer blocks only, as compiling a graph is slow."""
+    if request.param == "SD15":
+        context, pooled, layout = host.SD15_CONTEXT, None, host.sd15_layout(32, host.SD15_CONTEXT)
+    else:
+        context, pooled = host.SDXL_CONTEXT, host.SDXL_G
+        layout = host.sdxl_layout(32, context, pooled)
+    model = host.patcher(getattr(comfy.supported_models, request.param), {**layout, **LEVELS})
+    return subjects.Family("small", model, context, pooled, subjects.make_adapter(model, context))
 
 
 @pytest.fixture(autouse=True)
@@ -45,10 +52,10 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def compiled(model: Any) -> Any:
-    """What core's TorchCompileModel makes of a model, but for the code generator, which needs a compiler."""
+    """What core's TorchCompileModel makes of a model; without `MOA_COMPILER`, the graph is run as it is."""
     model = model.clone(disable_dynamic=True)
     options: Any = {"guard_filter_fn": skip_torch_compile_dict}
-    set_torch_compile_wrapper(model, backend="eager", options=options)
+    set_torch_compile_wrapper(model, backend=COMPILER, options=options)
     return model
 
 
