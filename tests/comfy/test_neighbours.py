@@ -11,6 +11,7 @@ from typing import Any
 
 import comfy_extras
 import pytest
+from comfy_extras import nodes_custom_sampler
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "neighbours"))
 
@@ -32,7 +33,11 @@ OTHER_MODULES = ("custom_sampler", "differential_diffusion", "hooks", "ip2p")
 WITHOUT_EFFECT = {("sdxl", "TomePatchModel"): "it merges at full resolution only, where SDXL has no attention"}
 SHALLOW = 2
 """Blocks of each of SDXL's deepest transformers here; the sweep has all ten."""
-OTHERS = [n for n in (*host_prompts(), *host_samplers()) if not n.name.startswith("sampler ")]
+NEWER = {"DualModelGuider": hasattr(nodes_custom_sampler, "DualModelGuider")}
+"""Which nodes that not every supported host has are there."""
+OTHERS = [
+    n for n in (*host_prompts(), *host_samplers()) if not n.name.startswith("sampler ") and NEWER.get(n.name, True)
+]
 SAMPLERS = [n for n in host_samplers() if n.name.startswith("sampler ")]
 
 
