@@ -59,7 +59,9 @@ def not_imported(group: str, reason: str) -> Row:
 def update(rows: Sequence[Row]) -> None:
     """Replace these results among those that are kept, and the tables on the page."""
     known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
-    merged = {(each["group"], each["name"]): each for each in (*known, *rows)}
+    run = {each["group"] for each in rows}
+    kept = [each for each in known if each["cells"] or each["group"] not in run]
+    merged = {(each["group"], each["name"]): each for each in (*kept, *rows)}
     order = [HOST, *PACKS]
     every = sorted(merged.values(), key=lambda each: (order.index(each["group"]), each["name"].lower()))
     RESULTS.write_text("[\n" + ",\n".join(map(json.dumps, every)) + "\n]\n", encoding="utf-8")
