@@ -186,9 +186,10 @@ SPECIAL: dict[str, tuple[Neighbour, ...]] = {
     "comfyui-tooling-nodes": (Neighbour("ETN_AttentionMask", with_node("ETN_AttentionMask", krita_regions)),),
 }
 LEFT_OUT = {each.name for group in SPECIAL.values() for each in group} | {
+    "ImpactWildcardEncode",
     "IPAdapterModelHelper //Inspire",
     "Krea2PromptWeight",
 }
-"""What is run in a way of its own, a node that downloads files, and one that makes a prompt of its own, which has no subject."""
+"""What is run in a way of its own, a node that downloads files, and two that make a prompt of their own, which has no subject."""
 COMPILERS = "TorchCompile"
 """How the names of nodes begin that compile, as of `groups.COMPILED`."""

@@ -112,7 +112,7 @@ async def load_nodes(loop: asyncio.AbstractEventLoop, base: Path, options: argpa
     sys.path.insert(0, str(base))  # some import themselves as custom_nodes.<folder>
     logging.getLogger().addHandler(kept := KeptMessages())
     if not await nodes.load_custom_node(str(link)):
-        reason = kept.texts[-1].rpartition(": ")[2].replace(str(host.find().parent), "")
+        reason = kept.texts[-1].rpartition(": ")[2].replace(f"{host.find().parent}/", "")
         options.results.write_text(json.dumps([table.not_imported(options.group, reason)]), encoding="utf-8")
         raise SystemExit(f"{options.group} cannot be imported: {reason}")
     return {name: node for name, node in every.items() if name not in before}

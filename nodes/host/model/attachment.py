@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
 
 from torch import nn
 
@@ -35,14 +36,9 @@ class Attachment(Protocol):
         """The base model's own projections of an attention layer."""
         ...
 
-    def install(self, model: Any) -> None:
-        """Add the patches that capture and blend to a cloned ModelPatcher."""
-        ...
+    def enclosing(self, patches: Mapping[str, list]) -> dict[str, list]:
+        """A call's patches with those that capture and blend added, the captures first and the blends last.
 
-    def remove(self, model: Any) -> None:
-        """Remove these patches from a cloned ModelPatcher."""
-        ...
-
-    def outermost(self, patches: dict[str, list]) -> dict[str, list]:
-        """The patch lists of a call, with the captures first and the blends last."""
+        A model has none of these between its calls: some packs expect only patches there that they know.
+        """
         ...

@@ -117,7 +117,6 @@ def apply_adapter(
     bound = [partial(wrapper, applied) for wrapper in (wrap_run, begin_evaluation, complete_batch, begin_call)]
     for kind, wrapper in zip(WRAPPED, (*bound, read_layout), strict=True):
         model.add_wrapper_with_key(kind, KEY, wrapper)
-    attachment.install(model)
     return model
 
 
@@ -136,7 +135,6 @@ def detach(model: comfy.model_patcher.ModelPatcher) -> None:
         model.remove_wrappers_with_key(kind, KEY)
     model.remove_attachments(KEY)
     model.remove_additional_models(KEY)
-    attachment_for(model.model).remove(model)
 
 
 def wrap_run(applied: Applications, executor: Any, *args: Any, **kwargs: Any) -> Any:
@@ -212,7 +210,7 @@ def begin_call(
     def evaluate(calls: Sequence[CallState]) -> Tensor:
         options = {**given, KEY: calls} if calls else given
         if calls:
-            options["patches"] = applied.every[0].attachment.outermost(options["patches"])
+            options["patches"] = applied.every[0].attachment.enclosing(given.get("patches", {}))
         layout = "".join(call.layout() for call in calls)
         # The U-Net takes a ControlNet's outputs off their lists.
         outputs = {name: list(each) for name, each in control.items()} if isinstance(control, dict) else control

@@ -6,7 +6,7 @@ personalised branch into the attention that the host and other packs produced. N
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple, cast
 
@@ -175,21 +175,11 @@ class UNetAttachment:
     def projections(self, attention: nn.Module) -> Projections:
         return Projections.of(attention)
 
-    def install(self, model: Any) -> None:
-        for name, function in {**CAPTURES, **BLENDS}.items():
-            model.set_model_patch(function, name)
-
-    def remove(self, model: Any) -> None:
-        patches = model.model_options["transformer_options"].get("patches", {})
-        for name, ours in {**CAPTURES, **BLENDS}.items():
-            if name in patches:
-                patches[name] = [p for p in patches[name] if p is not ours]
-
-    def outermost(self, patches: dict[str, list]) -> dict[str, list]:
+    def enclosing(self, patches: Mapping[str, list]) -> dict[str, list]:
         """HyperTile and ToMe change the token grid between their two patches; ours must enclose theirs."""
-        ordered = dict(patches)
+        enclosed = dict(patches)
         for name, ours in CAPTURES.items():
-            ordered[name] = [ours, *(p for p in patches.get(name, ()) if p is not ours)]
+            enclosed[name] = [ours, *(p for p in patches.get(name, ()) if p is not ours)]
         for name, ours in BLENDS.items():
-            ordered[name] = [*(p for p in patches.get(name, ()) if p is not ours), ours]
-        return ordered
+            enclosed[name] = [*(p for p in patches.get(name, ()) if p is not ours), ours]
+        return enclosed
