@@ -11,6 +11,7 @@ from .passes import inpaint, real_picture
 from .people import people
 from .regional import regional_prompts
 from .series import seeds, story
+from .steered import pose, style
 from .swap import region, swap
 from .template import Template
 from .training import training
@@ -23,6 +24,8 @@ EVERY_FAMILY: dict[str, Callable[[Family], Template]] = {
     "story": story,
     "inpaint": inpaint,
     "regional_prompts": regional_prompts,
+    "pose": pose,
+    "style": style,
 }
 MINI_ONLY: dict[str, Callable[[Family], Template]] = {
     "seeds": seeds,

@@ -10,10 +10,14 @@ from .template import Output, Template
 
 
 class Workflow(Template):
-    """A template that begins with the loaders of its family."""
+    """A template that begins with the loaders of its family.
 
-    def __init__(self, family: Family, note: str) -> None:
-        super().__init__(note=unwrapped(f"{note}\n\n{family.note}"))
+    Args: files: what the family's models need besides, by folder; MoA Mini's come with the extension.
+    """
+
+    def __init__(self, family: Family, note: str, **files: str) -> None:
+        more = "".join(f"\n- `models/{folder}`: {file}" for folder, file in files.items())
+        super().__init__(note=unwrapped(f"{note}\n\n{family.note.format(more=more, loaders=len(files) + 3)}"))
         self.family = family
         if family.checkpoint:
             model = self.add("CheckpointLoaderSimple", "Your checkpoint", ckpt_name=family.checkpoint)
@@ -64,8 +68,14 @@ class Workflow(Template):
 
     def apply(self, title: str = "Apply MoA", **changed: Any) -> Output:
         """The model with the adapter; output 1 is its trace."""
-        settings = {"adapter": self.adapter, **self.family.apply, "end_percent": 1.0, "router": "automatic", **changed}
-        return self.add("ApplyMoA", title, model=self.model, **settings)
+        settings = {
+            "model": self.model,
+            "adapter": self.adapter,
+            **self.family.apply,
+            "end_percent": 1.0,
+            "router": "automatic",
+        }
+        return self.add("ApplyMoA", title, **settings | changed)
 
     def latent(self, pictures: int = 1) -> Output:
         """An empty latent."""

@@ -27,6 +27,8 @@ STAGES = {
     "latents": Stage("data.latents", "compute the latent space"),
     "vae": Stage("model.vae", "train the decoder"),
     "base": Stage("model.base", "train the text encoder and the U-Net"),
+    "style": Stage("model.style", "train the style LoRA"),
+    "control": Stage("model.control", "train the ControlNet"),
     "encoder": Stage("model.encoder", "pretrain the adapter's image encoder"),
     "adapter": Stage("model.adapter", "train the adapter"),
     "judges": Stage("judging.judges", "train the evaluation's networks"),

@@ -93,6 +93,25 @@ def grown(masks: Tensor, pixels: int) -> Tensor:
     return F.max_pool2d(masks[:, None], 2 * pixels + 1, stride=1, padding=pixels)[:, 0]
 
 
+def in_sepia(pictures: Tensor, where: Tensor) -> int:
+    """In how many pictures (N,3,H,W) most of the pixels where `where` (N,H,W) is 1 have the style's order of colours: red, green, blue."""
+    red, green, blue = pictures.unbind(dim=1)
+    brown = ((red > green) & (green > blue)).float()
+    return int(((brown * where).sum(dim=(1, 2)) > 0.9 * where.sum(dim=(1, 2))).sum())
+
+
+def overlap(masks: Tensor, others: Tensor) -> Tensor:
+    """(N,): intersection over union of masks (N,H,W)."""
+    masks, others = masks > 0.5, others > 0.5
+    return (masks & others).sum(dim=(1, 2)) / (masks | others).sum(dim=(1, 2))
+
+
+def centres(masks: Tensor) -> Tensor:
+    """(N,): where the middle of each mask (N,H,W) lies between the left border, 0, and the right one, 1."""
+    across = (torch.arange(masks.shape[-1]) + 0.5) / masks.shape[-1]
+    return (masks * across).sum(dim=(1, 2)) / masks.sum(dim=(1, 2))
+
+
 def rises(values: Tensor) -> bool:
     """Whether each value is above the one before."""
     return bool((values.diff() > 0).all())

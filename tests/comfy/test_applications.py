@@ -12,11 +12,14 @@ import torch
 from applications import (
     MEN,
     brightness,
+    centres,
     embeddings,
     evaluator,
     grown,
+    in_sepia,
     likeness,
     outlines,
+    overlap,
     recognised,
     reference,
     rises,
@@ -96,14 +99,13 @@ def test_a_morph_goes_from_one_to_the_other(server: Server, judge: Any):
 def test_the_routers_map_is_the_mask_of_the_person(server: Server, judge: Any):
     shown = run(server, "inpaint_mini", masks_of="Router's map")
     first, second, mask = shown["Pass 1"], shown["Pass 2"], shown["mask"][:, 0] > 0.5
-    outline = outlines(judge, first) > 0.5
-    overlap = (mask & outline).sum(dim=(1, 2)) / (mask | outline).sum(dim=(1, 2))
+    shared = overlap(mask, outlines(judge, first))
     outside, inside = 1 - grown(mask.float(), 20), mask.float()
     kept, repainted = squared_change(second, first, outside), squared_change(second, first, inside)
     before, after = (likeness(judge, pictures, MAN_2) for pictures in (first, second))
-    show("inpaint", iou=overlap.mean().item(), worst=overlap.min().item(), outside=kept.max().item(), inside=repainted.min().item(),
+    show("inpaint", iou=shared.mean().item(), worst=shared.min().item(), outside=kept.max().item(), inside=repainted.min().item(),
          before=before.mean().item(), after=after.mean().item())  # fmt: skip
-    assert overlap.mean() > 0.45
+    assert shared.mean() > 0.45
     assert kept.max() < 1e-4
     assert repainted.min() > 20 * kept.max()
     assert after.mean() > before.mean()
@@ -140,6 +142,32 @@ def test_regional_prompts_keep_their_scenes(server: Server, judge: Any):
     show("regional prompts", night=night.max().item(), day=day.min().item(), background=change)
     assert day.min() > night.max() + 0.1
     assert change < 0.02
+
+
+def test_a_pose_is_the_persons(server: Server, judge: Any):
+    shown = run(server, "pose_mini")
+    wanted = torch.stack([reference(f"moa_pose_{place}.png") for place in ("left", "middle", "right")])
+    wanted = torch.nn.functional.avg_pool2d(wanted[:, 0], 4)
+    ours, free = shown["Each pose"], shown["Without a pose"].expand(3, -1, -1, -1)
+    posed, unposed = (outlines(judge, pictures) for pictures in (ours, free))
+    shared, by_chance = (overlap(wanted, found).mean() for found in (posed, unposed))
+    off = (centres(posed) - centres(wanted)).abs().max()
+    known, alone = (recognised(judge, pictures, MAN_2) for pictures in (ours, shown["Base model, each pose"]))
+    show("pose", off=off.item(), iou=shared.item(), unposed=by_chance.item(), recognised=known, alone=alone)
+    assert off < 0.05
+    assert shared > 0.6 > by_chance + 0.2
+    assert known >= 2 > alone
+
+
+def test_a_style_reaches_the_prior_and_not_the_person(server: Server, judge: Any):
+    shown = run(server, "style_mini")
+    styled, plain, base = (shown[f"{which} the style"] for which in ("With", "Without", "Base model with"))
+    background = (torch.maximum(outlines(judge, styled), outlines(judge, plain)) < 0.2).float()
+    brown, colourful = (in_sepia(pictures, background) for pictures in (styled, plain))
+    known, before, alone = (recognised(judge, pictures, MAN_2) for pictures in (styled, plain, base))
+    show("style", styled=brown, unstyled=colourful, recognised=known, without=before, alone=alone)
+    assert (brown, colourful) == (4, 0)
+    assert known >= 3 > alone
 
 
 def test_training_makes_the_person_recognisable(server: Server, judge: Any):

@@ -147,3 +147,44 @@ def test_a_wider_net_begins_close_to_the_narrow_one(pack) -> None:
     noisy, time, context = torch.randn(2, 32, 16, 16), torch.tensor([100.0, 600.0]), torch.randn(2, 77, 128)
     before, after = (recipe("model.diffusion").predict(m["unet"], noisy, time, context) for m in (narrow, wide))
     assert (after - before).square().mean() < 0.2 * before.square().mean()
+
+
+def test_a_low_rank_change_starts_as_nothing_and_is_the_product_of_its_factors(pack) -> None:
+    del pack
+    first, last = torch.nn.Conv2d(3, 8, 3), torch.nn.Linear(8, 4)
+    network = torch.nn.Sequential(first, torch.nn.Flatten(), last).requires_grad_(False)
+    change, picture = recipe("model.low_rank").WeightChanges(network, ["0", "2"], 2), torch.randn(5, 3, 3, 3)
+    torch.testing.assert_close(change.changed()(picture), network(picture))
+    torch.nn.init.normal_(change.up["0"])
+    up, down = change.factors()["0"]
+    assert (up.shape, down.shape) == ((8, 2), (2, 3, 3, 3))
+    weight = first.weight + (up @ down.flatten(1)).view(8, 3, 3, 3)
+    wanted = last(torch.nn.functional.conv2d(picture, weight, first.bias).flatten(1))
+    torch.testing.assert_close(change.changed()(picture), wanted)
+
+
+def test_the_host_reads_the_control_net_as_it_is_trained(pack, tmp_path) -> None:
+    """With a file of random factors, the host's own loader gives what the training computes, to the rounding of fp16."""
+    from comfy.controlnet import load_controlnet
+    from comfyui_moa.nodes.host.files.mini_files import load_unet
+
+    del pack
+    control, session = recipe("model.control"), recipe("model.session")
+    unet = load_unet(control.WEIGHTS / "unet.safetensors").model
+    torch.manual_seed(0)
+    model = torch.nn.ModuleDict({"unet": unet.diffusion_model, "text": torch.nn.Identity()})
+    training = control.ControlTraining(model, torch.ones(1000), None)
+    for parameter in training.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.02)
+    session.export(training.tensors(), tmp_path / "control.safetensors", {})
+    loaded = load_controlnet(str(tmp_path / "control.safetensors"))
+    assert loaded is not None
+    loaded.pre_run(unet, lambda percent: percent)
+    noisy, hint, time = torch.randn(2, 32, 16, 16), torch.rand(2, 3, 128, 128), torch.tensor([3.0, 700.0])
+    context = torch.randn(2, 77, 128)
+    with torch.no_grad():
+        wanted = training.change.changed()(noisy, hint, time, context)
+    found = loaded.control_model(noisy, hint, time, context)
+    for a, b in zip(wanted["output"] + wanted["middle"], found["output"] + found["middle"], strict=True):
+        torch.testing.assert_close(a, b, rtol=0.02, atol=0.02 * float(a.std()))

@@ -10,7 +10,13 @@ from devtools.server import Server
 from devtools.templates import TEMPLATES, example
 from devtools.workflow import to_prompt
 
-FOLDERS = {"ckpt_name": "checkpoints", "clip_name": "clip_vision", "adapter_file": ""}
+FOLDERS = {
+    "ckpt_name": "checkpoints",
+    "clip_name": "clip_vision",
+    "adapter_file": "",
+    "control_net_name": "controlnet",
+    "lora_name": "loras",
+}
 """The model folder below which the file of an input lies."""
 
 

@@ -1,7 +1,7 @@
 """The example workflows for SD1.5 and SDXL run from end to end, on small random models in their families' shapes.
 
-Only the loaders of the checkpoint and of the CLIP vision model are replaced, since ComfyUI recognises neither at a small size. The IP-Adapter is a
-file of the published layout, under the name in the workflow.
+Only the loaders of the checkpoint, of the CLIP vision model and of the ControlNet are replaced, since ComfyUI recognises none of them at a small size.
+The IP-Adapter and the LoRA are files of the published layout, under the names in the workflow.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import host
 import numpy as np
 import pytest
 import subjects
+import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_image_prompts import file_order, ip_files, random
@@ -24,10 +25,12 @@ from torch import Tensor
 from devtools import demo
 from devtools.server import Server
 from devtools.templates import TEMPLATES
+from devtools.templates.families import FAMILIES
 from devtools.workflow import to_prompt
 
 NAMES = [name for name in TEMPLATES if not name.endswith("_mini")]
 CHECKPOINTS = {"sd15": "TinyCheckpoint", "sdxl": "TinyCheckpointXL"}
+CONTROL_NETS = {"sd15": "TinyControlNet", "sdxl": "TinyControlNetXL"}
 SMALLER = {"EmptyLatentImage": {"width": 128, "height": 128}, "KSampler": {"steps": 4}}
 """Inputs that are replaced, so that a run takes seconds."""
 
@@ -35,19 +38,25 @@ SMALLER = {"EmptyLatentImage": {"width": 128, "height": 128}, "KSampler": {"step
 @pytest.fixture(scope="module")
 def families(server: Server) -> None:
     """The IP-Adapters that the workflows name, for the small models."""
-    folder = server.base / "models" / "ipadapter"
-    folder.mkdir(parents=True, exist_ok=True)
+    for folder in ("ipadapter", "loras"):
+        (server.base / "models" / folder).mkdir(parents=True, exist_ok=True)
     for family, model, context in (("sd15", host.sd15(), host.SD15_CONTEXT), ("sdxl", host.sdxl(), host.SDXL_CONTEXT)):
         widths = [layer.spec.hidden for layer in file_order(model)]
         file = ip_files.nested("plus", widths, host.VISION, context, tokens=16, make=random(3))
-        name = Path(adapter_of(json.loads((demo.EXAMPLES / f"one_person_{family}.json").read_text(encoding="utf-8"))))
-        save_file(
-            {f"{part}.{key}": t for part, tensors in file.items() for key, t in tensors.items()}, folder / name.name
-        )
+        tensors = {f"{part}.{key}": t for part, tensors in file.items() for key, t in tensors.items()}
+        save_file(tensors, server.base / "models" / "ipadapter" / Path(FAMILIES[family].adapter).name)
+        save_file(style_of(model), server.base / "models" / "loras" / FAMILIES[family].lora)
 
 
-def adapter_of(workflow: dict[str, Any]) -> str:
-    return next(node["widgets_values"][0] for node in workflow["nodes"] if node["type"] == "LoadMoAAdapter")
+def style_of(model: Any) -> dict[str, Tensor]:
+    """A LoRA of rank 2 on the cross-attention's keys and values."""
+    found = {}
+    for name, weight in model.model.diffusion_model.state_dict().items():
+        if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
+            key = "lora_unet_" + name.removesuffix(".weight").replace(".", "_")
+            found[f"{key}.lora_up.weight"] = torch.randn(len(weight), 2)
+            found[f"{key}.lora_down.weight"] = torch.randn(2, weight.shape[1])
+    return found
 
 
 def prompt_of(workflow: dict[str, Any], family: str, server: Server) -> dict[str, Any]:
@@ -57,6 +66,8 @@ def prompt_of(workflow: dict[str, Any], family: str, server: Server) -> dict[str
         node["inputs"] |= SMALLER.get(node["class_type"], {})
         if node["class_type"] == "CheckpointLoaderSimple":
             node |= {"class_type": CHECKPOINTS[family], "inputs": {}}
+        if node["class_type"] == "ControlNetLoader":
+            node |= {"class_type": CONTROL_NETS[family], "inputs": {}}
         if node["class_type"] == "CLIPVisionLoader":
             node |= {"class_type": "TinyVision", "inputs": {}}
     sampled = [key for key, node in prompt.items() if node["class_type"] == "KSampler"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.cldm.cldm
 import comfy.controlnet
@@ -13,8 +13,10 @@ import comfy.ops
 import comfy.t2i_adapter.adapter
 import host
 import torch
-from subjects import Family
 from torch import nn
+
+if TYPE_CHECKING:
+    from subjects import Family
 
 TRANSFORMERS: dict[str, dict[str, Any]] = {
     "sd15": {

@@ -30,10 +30,12 @@ IPADAPTER_PREFIX, BUNDLED_PREFIX = "ipadapter/", "bundled/"
 LONGEST_NAME = 200
 """Bytes of a name; most file systems allow 255, and numbers and endings are added."""
 WEIGHTS = Path(__file__).resolve().parents[3] / "weights"
+HOST_FOLDERS = ("controlnet", "loras")
+"""The host's folders to which MoA Mini adds files, for the host's own loaders."""
 
 
 def register_adapter_folders() -> None:
-    """Add `models/moa` and `models/ipadapter` to the host's folders; those of extra_model_paths and other packs remain."""
+    """Add `models/moa`, `models/ipadapter` and the folders of MoA Mini to the host's; those of extra_model_paths and other packs remain."""
     for folder, file_types in ((FOLDER, {".safetensors"}), (IPADAPTER_FOLDER, {".safetensors", ".bin"})):
         folder_paths.add_model_folder_path(folder, str(Path(folder_paths.models_dir) / folder))
         paths, registered = folder_paths.folder_names_and_paths[folder]
@@ -42,6 +44,8 @@ def register_adapter_folders() -> None:
     for folder, (name, file_types) in SUBFOLDERS.items():
         folder_paths.add_model_folder_path(folder, str(Path(folder_paths.models_dir) / FOLDER / name))
         folder_paths.folder_names_and_paths[folder] = (folder_paths.get_folder_paths(folder), file_types)
+    for folder in HOST_FOLDERS:
+        folder_paths.add_model_folder_path(folder, str(WEIGHTS / "mini" / folder))
     folder_paths.folder_names_and_paths[EMBEDS] = ([folder_paths.get_input_directory()], {EMBEDS_SUFFIX})
 
 

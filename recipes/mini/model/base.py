@@ -29,6 +29,7 @@ from .session import DEVICE, Session
 from .text import tokenise
 from .unet import WIDTH, export_model, load_model, new_model
 
+LATENTS = WORK / "train_latents.npy"
 PICTURES = 2_500_000
 BATCH = 64
 PEAK_RATE = 1e-3
@@ -45,19 +46,22 @@ SAVE_EVERY, LOG_EVERY = 300, 50
 class Pictures:
     """The training pictures: latents, where people are, and token ids, with the empty caption mixed in."""
 
-    def __init__(self) -> None:
+    def __init__(self, latents: Path = LATENTS) -> None:
         shard = load("train")
         distinct, self.row = np.unique(shard.records["caption"], return_inverse=True)
         self.tokens = tokenise([*distinct.tolist(), ""])
         self.ids = self.tokens.unique()
-        self.latents = np.load(WORK / "train_latents.npy", mmap_mode="r")
+        self.latents = np.load(latents, mmap_mode="r")
         self.masks = shard.masks
 
     def draw(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Latents `[B, 32, 16, 16]`, tokens `[B, 77]` and people `[B, 1, 16, 16]` of `count` random pictures."""
-        chosen = torch.randint(len(self.latents), (count,)).numpy()
+        return self.batch(torch.randint(len(self.latents), (count,)).numpy())
+
+    def batch(self, chosen: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """The same of the pictures `chosen` `[B]`, a random tenth of them with the empty caption."""
         rows = torch.from_numpy(self.row[chosen])
-        rows = rows.masked_fill(torch.rand(count) < EMPTY_RATE, len(self.tokens) - 1)
+        rows = rows.masked_fill(torch.rand(len(chosen)) < EMPTY_RATE, len(self.tokens) - 1)
         clean = torch.from_numpy(self.latents[chosen]).float()
         people = torch.from_numpy(self.masks[chosen]).float().sum(1, keepdim=True).div(255).clamp(max=1)
         people = nn.functional.adaptive_avg_pool2d(people, (clean.shape[-2], clean.shape[-1]))

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from .session import DEVICE
 from .text import encode_text, tokenise
 
+Velocity = Callable[[Tensor, Tensor], Tensor]
+
 PEOPLE_WEIGHT = 2.0
 """Of the loss where people are; 1 elsewhere."""
 
@@ -20,9 +22,16 @@ def plain_attention(_host: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int
     return (shares @ v).transpose(1, 2).reshape(batch, queries, width)
 
 
-def predict(unet: nn.Module, noisy: Tensor, time: Tensor, context: Tensor) -> Tensor:
-    """Velocity `[B, 32, h, w]` at `time` `[B]` (0 to 999) with `context` `[B, 77, 128]`."""
-    return unet(noisy, time, context=context, transformer_options={"optimized_attention_override": plain_attention})
+def predict(
+    unet: Callable[..., Tensor],
+    noisy: Tensor,
+    time: Tensor,
+    context: Tensor,
+    control: dict[str, list[Tensor]] | None = None,
+) -> Tensor:
+    """Velocity `[B, 32, h, w]` at `time` `[B]` (0 to 999) with `context` `[B, 77, 128]`; `control` is a ControlNet's output."""
+    options = {"optimized_attention_override": plain_attention}
+    return unet(noisy, time, context=context, control=control, transformer_options=options)
 
 
 def noisy_and_velocity(alpha_bar: Tensor, time: Tensor, clean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,18 +47,31 @@ def clean_from(alpha_bar: Tensor, time: Tensor, noisy: Tensor, velocity: Tensor)
 
 
 def velocity_loss(model: nn.ModuleDict, alpha_bar: Tensor, clean: Tensor, tokens: Tensor, people: Tensor) -> Tensor:
-    """Weighted mean of the squared velocity error at random timesteps.
+    """`velocity_error` of a base model with captions, at random timesteps.
 
-    Args:
-        clean: latents `[B, 32, 16, 16]`.
-        tokens: of the captions `[B, 77]`.
-        people: where they are, 0 to 1, `[B, 1, 16, 16]`.
+    Args: tokens: of the captions `[B, 77]`.
     """
-    time = torch.randint(len(alpha_bar), (len(clean),)).to(DEVICE)
-    noisy, velocity = noisy_and_velocity(alpha_bar, time, clean, torch.randn_like(clean))
     kind = next(model["unet"].parameters()).dtype
     context = encode_text(model["text"], tokens).to(kind)
-    error = predict(model["unet"], noisy.to(kind), time.float(), context).float() - velocity
+
+    def velocity(noisy: Tensor, time: Tensor) -> Tensor:
+        return predict(model["unet"], noisy.to(kind), time, context)
+
+    time = torch.randint(len(alpha_bar), (len(clean),)).to(DEVICE)
+    return velocity_error(velocity, alpha_bar, time, clean, people)
+
+
+def velocity_error(velocity_at: Velocity, alpha_bar: Tensor, time: Tensor, clean: Tensor, people: Tensor) -> Tensor:
+    """Weighted mean of the squared velocity error.
+
+    Args:
+        velocity_at: the velocity of noisy latents at timesteps `[B]`.
+        time: timesteps `[B]`, 0 to 999.
+        clean: latents `[B, 32, 16, 16]`.
+        people: where they are, 0 to 1, `[B, 1, 16, 16]`.
+    """
+    noisy, velocity = noisy_and_velocity(alpha_bar, time, clean, torch.randn_like(clean))
+    error = velocity_at(noisy, time.float()).float() - velocity
     weight = 1 + (PEOPLE_WEIGHT - 1) * people
     return (weight * error.square()).mean() / weight.mean()
 
