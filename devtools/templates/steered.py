@@ -25,7 +25,7 @@ POSES = ["moa_pose_left.png", "moa_pose_middle.png", "moa_pose_right.png"]
 
 
 def pose(family: Family) -> Template:
-    """One person in three poses, beside the base model with them, and beside MoA without."""
+    """One person in three poses, beside the base model with them."""
     w = Workflow(
         family,
         POSE_NOTE.format(hint=HINTS[family.silhouettes]),
@@ -46,15 +46,13 @@ def pose(family: Family) -> Template:
     apply, latent = w.apply(), w.latent()
     posed = steer(w, "Pose for the person", positive, negative, control, hint)
     alone = steer(w, "Pose for the base model", plain, negative, control, hint)
-    ours = w.sample("Each pose", apply, *posed, latent)
-    base = w.sample("Base model, each pose", w.model, *alone, latent)
-    free = w.sample("Without a pose", apply, positive, negative, latent)
-    runs = {"Each pose": ours, "Base model, each pose": base, "Without a pose": free}
-    pictures = [w.save(title, run[-1]) for title, run in runs.items()]
+    ours = w.sample("Each pose", apply, posed[0], posed[1], latent)
+    base = w.sample("Base model, each pose", w.model, alone[0], alone[1], latent)
+    pictures = [w.save("Each pose", ours[-1]), w.save("Base model, each pose", base[-1])]
     w.group("2  The person and the poses", [image, subject, listed, *edges], silhouettes)
-    w.group("3  Prompt", [text, positive, plain, negative])
-    w.group("4  Pose, apply, sample", [posed[0], alone[0], apply, latent], [*ours[:1], *base[:1], *free[:1]])
-    w.group("5  Pictures", [ours[-1], base[-1], free[-1]], pictures)
+    w.group("3  Prompt", [text, positive, plain, negative, latent])
+    w.group("4  Pose, apply, sample", [posed[0], alone[0], apply], [ours[0], base[0]])
+    w.group("5  Pictures", [ours[-1], pictures[0], base[-1], pictures[1]])
     w.thumbnail = [pictures[0].node]
     return w
 

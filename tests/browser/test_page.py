@@ -1,13 +1,15 @@
 """Our pack in the real page: the nodes are there, and every example workflow loads, runs and shows its pictures."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from devtools import demo
 from devtools.server import Server
+from devtools.walkthrough import Walkthrough
 from devtools.workflow import DISPLAY_ONLY, to_prompt
 
 NODES = {"LoadMoAAdapter", "SubjectEncode", "MoATextEncode", "ApplyMoA", "RouterVisualize", "MoALoadMini"}
@@ -88,3 +90,15 @@ def test_no_example_has_an_unknown_node_or_picture(file: Any, server: Server):
 def test_examples_are_offered_as_templates(server: Server):
     offered = server.get("/api/workflow_templates")["moa-attention"]
     assert sorted(offered) == [file.stem for file in EXAMPLES]
+
+
+def test_the_details_of_an_error_are_shown_without_its_stack_trace(page: Page, tmp_path: Path):
+    workflow = json.loads((demo.EXAMPLES / "one_person_mini.json").read_text(encoding="utf-8"))
+    page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
+    walk = Walkthrough(page, tmp_path)
+    walk.set("The prompt", "text", "a beach")
+    assert "is not in the prompt" in walk.run()["message"]
+    walk.details("is not in the prompt")
+    panel = page.get_by_test_id("properties-panel")
+    expect(panel).to_contain_text("is not in the prompt")
+    expect(panel).not_to_contain_text("Stack Trace")
