@@ -18,7 +18,7 @@ def silhouette(x: float, height: float, angle: float) -> Image.Image:
     """White on black."""
     layer = place_person(load_cutouts()[MAN * VARIANTS], x * S, height * S, angle, mirror=False)
     shape = layer.getchannel("A").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    return shape.point(lambda alpha: 255 * (alpha > 127))
+    return shape.point([255 * (alpha > 127) for alpha in range(256)])
 
 
 def main(argv: list[str]) -> None:
