@@ -144,6 +144,19 @@ def test_the_lora_of_a_file_is_on_the_model_once():
     assert subjects.rms_difference(plain, sampled(found, once, family.prompt())) > 1e-3
 
 
+@pytest.mark.parametrize("router", [PRESET, "constant"])
+def test_a_run_without_a_subject_tells_whether_the_lora_is_on_the_model(router: str):
+    found = made("sd15", "faceid")
+    family = found.family
+    model, trace = ApplyMoA.execute(family.model, family.adapter, 1.0, router=router).result
+    picture, plain = sampled(found, model, family.prompt()), sampled(found, family.model, family.prompt())
+    on_model = "The result is the base model's with the LoRA of the FaceID file, which acts on the whole model."
+    assert torch.equal(picture, plain) == (router == "constant")
+    assert trace.note.split(" sampler. ")[1] == (
+        "The result is the base model's." if router == "constant" else on_model
+    )
+
+
 @pytest.mark.parametrize("weight", [0.6, 2.0])
 def test_version_2_of_faceid_plus_adds_the_weighted_picture_to_the_face(weight: float):
     """As there: the face's tokens, and what they become by attending to the picture. Version 1 is the second alone."""

@@ -170,9 +170,7 @@ def test_what_is_lost_or_not_known_is_reported_once(case: str, caplog: pytest.Lo
     made = make(family)
     with caplog.at_level(logging.WARNING):
         family.sample(family.attach(), made, made, steps=1)
-    found = [
-        record.getMessage() for record in caplog.records if "no conditioning of this run" not in record.getMessage()
-    ]
+    found = [record.getMessage() for record in caplog.records]
     assert len(found) == 1
     assert re.search(message, found[0])
 
@@ -272,12 +270,12 @@ def test_only_entries_of_the_latents_size_have_four_dimensions(family: Family):
     assert all(shape[-2:] == (8, 8) for shape in shapes if len(shape) == 4)
 
 
-def with_two_models(family: Family, positive: Any, negative: Any, second: Any) -> torch.Tensor:
-    """The host's guider that computes the negative prompt with a second model, on the family's model with MoA."""
+def with_two_models(family: Family, positive: Any, negative: Any, second: Any, first: Any = None) -> torch.Tensor:
+    """The host's guider that computes the negative prompt with a second model; `first` is the family's model with MoA."""
     nodes = importlib.import_module("comfy_extras.nodes_custom_sampler")
     if not hasattr(nodes, "DualModelGuider"):
         pytest.skip("this host has no guider with two models")
-    guider = nodes.DualModelGuider.execute(family.attach(), positive, 4.0, second, negative)
+    guider = nodes.DualModelGuider.execute(first or family.attach(), positive, 4.0, second, negative)
     sampler, noise = importlib.import_module("comfy.samplers").sampler_object("euler"), nodes.Noise_RandomNoise(1)
     given = (noise, guider.result[0], sampler, torch.tensor([5.0, 1.0, 0.0]), host.empty_latent(8, 8))
     with torch.inference_mode():

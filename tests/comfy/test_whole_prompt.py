@@ -49,6 +49,25 @@ def test_earlier_subjects_remain_and_none_changes_nothing(family: Imported):  # 
     assert added(family, absent, prompt=prompt)[0][0] is prompt[0][0]
 
 
+def test_a_prompt_of_zeros_has_the_subjects_that_were_added_to_it(family: Imported):  # noqa: F811
+    """Zeroed afterwards, as a negative prompt is, it has none."""
+    model = ApplyMoA.execute(family.model, family.adapter, 1.0, router="constant").result[0]
+    positive = added(family, subject(family, 1))
+    empty = [
+        [torch.zeros_like(context), extra] for context, extra in host.conditioning(family.context, pooled=family.pooled)
+    ]
+    zeros, plain = added(family, subject(family, 1), prompt=empty), family.sample(family.model, empty)
+    assert subjects.difference(plain, family.sample(model, zeros)) > 1e-3
+    for prompt in (positive, zeros):
+        zeroed = host.core_node("ConditioningZeroOut", "zero_out", prompt)
+        expected = host.core_node(
+            "ConditioningZeroOut",
+            "zero_out",
+            [[c, {k: v for k, v in e.items() if k == "pooled_output"}] for c, e in prompt],
+        )
+        assert torch.equal(family.sample(model, zeroed), family.sample(family.model, expected))
+
+
 @pytest.mark.parametrize("router", ["automatic", "attention"])
 def test_routers_that_need_words_refuse_them(router: str, family: Imported):  # noqa: F811
     model = ApplyMoA.execute(family.model, family.adapter, 1.0, router=router).result[0]

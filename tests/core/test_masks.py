@@ -26,3 +26,15 @@ def test_what_is_no_mask_is_refused_by_the_nodes_title(shape: tuple[int, ...]):
         ValueError, match=r"'Crop Subject \(MoA\)' expects a mask of height × width.*at 'region'.*received"
     ):
         as_masks(torch.zeros(shape), "Crop Subject (MoA)", "region")
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_mask_that_is_no_numbers_is_refused(value: float):
+    """As a region it would give shares that are no numbers, in all of the picture."""
+    mask = torch.ones(4, 4)
+    as_masks(mask, "Subject Settings (MoA)", "region")
+    mask[1, 2] = value
+    with pytest.raises(
+        ValueError, match=r"'Subject Settings \(MoA\)' received a mask with NaN or infinity at 'region'"
+    ):
+        as_masks(mask, "Subject Settings (MoA)", "region")

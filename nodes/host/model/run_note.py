@@ -29,7 +29,7 @@ def note_before(settings: ApplySettings, further: Sequence[str], alone: bool) ->
         alone: whether the model has no other adapter.
     """
     reason = early_reason(settings, settings.subjects.every())
-    return without_part(reason, further, alone) if reason else None
+    return without_part(settings, reason, further, alone) if reason else None
 
 
 def note_after(settings: ApplySettings, further: Sequence[str], alone: bool) -> RunNote:
@@ -39,7 +39,7 @@ def note_after(settings: ApplySettings, further: Sequence[str], alone: bool) -> 
     """
     reason = late_reason(settings, settings.subjects.every())
     if reason:
-        return without_part(reason, further, alone)
+        return without_part(settings, reason, further, alone)
     share = settings.budget.measured_share()
     lines = [active_line(settings), *partly_idle(settings.subjects.every()), *further]
     if share is not None:
@@ -56,10 +56,11 @@ def give_note(settings: ApplySettings, note: RunNote | None) -> None:
         settings.notify(note.text)
 
 
-def without_part(reason: str, further: Sequence[str], alone: bool) -> RunNote:
+def without_part(settings: ApplySettings, reason: str, further: Sequence[str], alone: bool) -> RunNote:
     """The note on a run without the personalised branch."""
     subject, result = ("subject", "the base model's") if alone else ("subject of this adapter", "that of the others")
-    text = f"No {subject} takes part: {reason}. The result is {result}."
+    lora = " with the LoRA of the FaceID file, which acts on the whole model" if settings.weights else ""
+    text = f"No {subject} takes part: {reason}. The result is {result}{lora}."
     return RunNote("\n".join([text, *further]), logging.WARNING)
 
 

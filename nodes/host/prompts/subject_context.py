@@ -133,7 +133,9 @@ def subjects_of(cond: dict[str, Any]) -> tuple[list[Binding], list[str]]:
     else:
         return [], []
     if not bool(context.any()):
-        return [], []  # an embedding of zeros, as Conditioning Zero Out makes it, has no subject
+        # An embedding of zeros, as Conditioning Zero Out makes it, has no subject but those that were added to the zeros.
+        added = isinstance(context, SubjectContext)
+        return [b for b in bindings if added and b.subject.whole_prompt], []
     held = [b for b in bindings if not b.lost]
     subjects = {id(b.subject) for b in held}
     lost = [b for b in bindings if b.lost and id(b.subject) not in subjects]
