@@ -1,4 +1,4 @@
-"""Every MASK input of our nodes takes a mask in every shape that nodes give."""
+"""Every MASK input of our nodes takes a mask in every shape that nodes give; pictures that show nothing are refused."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from comfyui_moa.nodes.crop import MoASubjectCrop
 from comfyui_moa.nodes.encode import SubjectEncode
 from comfyui_moa.nodes.host.pictures.crops import STOP
+from comfyui_moa.nodes.library import MoASaveSubject
 from comfyui_moa.nodes.settings import MoASubjectSettings
 from comfyui_moa.nodes.sockets import Subject
 from torch import Tensor
@@ -46,6 +47,19 @@ def test_a_mask_of_every_shape_gives_the_same(adapter: Any, node: Callable[[Any,
     assert not torch.equal(node(adapter, torch.ones(1, 32, 24)), expected)
     with pytest.raises(ValueError, match="expects a mask of height × width.*3 × 32 × 24"):
         node(adapter, mask.expand(1, 3, 32, 24))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 3), (1, 32, 24, 2)], ids=str)
+def test_pictures_that_show_nothing_are_refused_by_every_node(adapter: Any, shape: tuple[int, ...]):
+    picture, subject = torch.zeros(shape), Subject("man", 1, torch.zeros(1, 4), "")
+    nodes: dict[str, Callable[[], Any]] = {
+        "Encode Subject": lambda: SubjectEncode.execute(adapter, picture, "man"),
+        "Crop Subject": lambda: MoASubjectCrop.execute(picture, "largest", 1, 0.0, STOP),
+        "Save Subject": lambda: MoASaveSubject.execute(subject, "man", picture),
+    }
+    for title, node in nodes.items():
+        with pytest.raises(ValueError, match=rf"^'{title} \(MoA\)' expects pictures of"):
+            node()
 
 
 def test_several_masks_are_the_regions_of_several_frames():
