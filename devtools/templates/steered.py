@@ -6,7 +6,7 @@ from .families import Family
 from .template import Output, Template
 from .workflow import Workflow
 
-POSE_NOTE = """**Pose by ControlNet.** A ControlNet says where the person is, and the reference picture says who it is. Both act in one run, because
+POSE_NOTE = """**Pose by ControlNet.** A ControlNet decides where the person is, and the reference picture who it is. Both act in one run, because
 *Apply ControlNet* changes the conditioning and *Apply MoA* the model.
 
 {hint}

@@ -1,4 +1,4 @@
-"""Trains MoA Mini's ControlNet: white silhouettes on black say where people are.
+"""Trains MoA Mini's ControlNet: white silhouettes on black show where people are.
 
 It is a Control-LoRA, the smallest form that the host's *Load ControlNet Model* reads. The host copies the base's encoder; the file
 has low-rank changes of its weights, the convolutions that read the hint, and those that lead to the base, which start as zero.
