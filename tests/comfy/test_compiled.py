@@ -35,7 +35,7 @@ def family(request: pytest.FixtureRequest) -> subjects.Family:
         context, pooled, layout = host.SD15_CONTEXT, None, host.sd15_layout(32, host.SD15_CONTEXT)
     else:
         context, pooled = host.SDXL_CONTEXT, host.SDXL_G
-        layout = host.sdxl_layout(32, context, pooled)
+        layout = host.sdxl_layout(64, context, pooled)  # its heads have 64 channels
     model = host.patcher(getattr(comfy.supported_models, request.param), {**layout, **LEVELS})
     return subjects.Family("small", model, context, pooled, subjects.make_adapter(model, context))
 

@@ -124,11 +124,12 @@ def test_the_command_line_fits_routers_to_an_adapter_file(
 
 
 def test_routers_cannot_be_fitted_to_nothing_or_through_what_is_not_there(tmp_path: Path, base: Path):
+    folder = pictures.kohya(tmp_path / "boxes")
     for start, message in (("nowhere.safetensors", "fits routers to adapter.start, but there is no file 'nowhere"),):
         with pytest.raises(SystemExit, match=message):
-            configured(tmp_path, tmp_path / "out", start)
+            configured(folder, tmp_path / "out", start)
     for kind, message in (("base", "Set models.clip_vision"), ("faceid", "needs face embeddings")):
         load_from_drop_down(kind, base)
         with pytest.raises(SystemExit, match=message):
-            configured(tmp_path, tmp_path / "out", (base / "models" / "ipadapter" / f"{kind}.safetensors").as_posix())
+            configured(folder, tmp_path / "out", (base / "models" / "ipadapter" / f"{kind}.safetensors").as_posix())
     assert issubclass(SettingsError, ValueError)
