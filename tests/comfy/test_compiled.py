@@ -24,6 +24,8 @@ from torch._dynamo.utils import counters
 
 MAN = {4: 11}
 COMPILER = os.environ.get("MOA_COMPILER", "eager")
+ROUNDING = 1e-5 if COMPILER == "eager" else 1e-4
+"""Generated code sums in another order."""
 LEVELS: dict[str, Any] = {"num_res_blocks": [1, 1], "channel_mult": [1, 2], "transformer_depth": [1, 1]}
 LEVELS |= {"transformer_depth_middle": 1, "transformer_depth_output": [1, 1, 1, 1]}
 
@@ -68,7 +70,7 @@ def test_changed_values_compile_no_new_graph_and_other_changes_compile_one(famil
 
     def same(prompt: Any, **options: Any) -> None:
         got = family.sample(family.attach(base, **options), prompt, steps=1)
-        assert subjects.difference(family.sample(family.attach(**options), prompt, steps=1), got) < 1e-5
+        assert subjects.difference(family.sample(family.attach(**options), prompt, steps=1), got) < ROUNDING
 
     same(family.prompt(subjects=MAN))
     assert graphs() == 1
@@ -91,7 +93,7 @@ def test_a_trace_and_two_people_before_the_compiler(family: subjects.Family):
         trace = Trace(family.adapter.patcher.model.config.layers)
         traces.append((family.sample(through(family.attach(observers=[trace])), prompt, steps=1), trace))
     (got, traced), (expected, plain) = traces
-    assert subjects.difference(expected, got) < 1e-5
+    assert subjects.difference(expected, got) < ROUNDING
     assert graphs() == 1 and not counters["graph_break"]
     for ours, theirs in zip(traced.calls, plain.calls, strict=True):
         assert ours.maps.keys() == theirs.maps.keys() and len(ours.maps) == 14
@@ -102,4 +104,4 @@ def test_automatic_stays_dense_where_every_shape_would_compile_anew(family: subj
     prompt, automatic = family.prompt(subjects=MAN), AutomaticBudget()
     got = family.sample(family.attach(compiled(family.model), budget=automatic), prompt, steps=2)
     assert graphs() == 1
-    assert subjects.difference(family.sample(family.attach(), prompt, steps=2), got) < 1e-5
+    assert subjects.difference(family.sample(family.attach(), prompt, steps=2), got) < ROUNDING
