@@ -47,7 +47,8 @@ def make_companions_work() -> None:
 
 
 def _companions_installed() -> bool:
-    return all((_site_packages() / name).is_dir() for name in ("torchvision", "torchaudio"))
+    packages = _site_packages()
+    return all((packages / name).is_dir() for name in ("torchvision", "torchaudio"))
 
 
 def _pip(what: str, *packages: str) -> None:

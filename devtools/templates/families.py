@@ -36,9 +36,9 @@ FILES = """**Files that this workflow needs**
 
 - `models/checkpoints`: {checkpoint}, or any {family} checkpoint
 - `models/ipadapter`: {adapter}
-- `models/clip_vision`: {vision}{more}
+- `models/clip_vision`: {vision}{{more}}
 
-Choose your files in the {loaders} loaders, and drop a photo on each *Load Image*. A face that fills the picture works best; *Crop Subject (MoA)* cuts
+Choose your files in the {{loaders}} loaders, and drop a photo on each *Load Image*. A face that fills the picture works best; *Crop Subject (MoA)* cuts
 it out."""
 MINI_NOTE = """Ready to run: no download, seconds on a CPU. MoA Mini generates cartoon people only and cannot use photos. Its scenes: *on a
 beach, at sunset, in a city at night, in the snow, in a forest, in a desert, under water, in space, in a room, on a stage*."""
@@ -50,7 +50,7 @@ def stable_diffusion(family: str, side: int, checkpoint: str, adapter: str, cont
         side, 1, {"steps": 25, "cfg": 6.0, "sampler_name": "dpmpp_2m", "scheduler": "karras"},
         {"strength": 0.8, "start_percent": 0.0}, "photo of {people} {scene}, natural light, sharp focus",
         "blurry, low quality, deformed",
-        FILES.format(family=family, checkpoint=checkpoint, adapter=adapter, vision=VISION, more="{more}", loaders="{loaders}"), 1.0,
+        FILES.format(family=family, checkpoint=checkpoint, adapter=adapter, vision=VISION), 1.0,
         control, False, lora, checkpoint, f"ipadapter/{adapter}", VISION,
     )  # fmt: skip
 

@@ -76,11 +76,11 @@ def mean_adapter(files: Sequence[Path], shares: Sequence[float]) -> MoAAdapter:
     Raises: StoredFileError when a file does not hold the tensors that its header describes, or has NaN.
     """
     mean: dict[str, Tensor] = {}
+    first = load_adapter(files[0])
     for file, share in zip(files, shares, strict=True):
-        adapter = load_adapter(file)
+        adapter = first if file is files[0] else load_adapter(file)
         for name, tensor in adapter.state_dict().items():
             mean[name] = mean.get(name, 0) + share * tensor.float()
-    first = load_adapter(files[0])
     first.load_state_dict(mean)
     return first
 

@@ -36,12 +36,10 @@ def find_rate(settings: Settings, loaded: LoadedModels, cached: CachedPictures, 
 
 def plot_rates(curve: Sequence[RateLoss], rate: float | None, target: Path) -> None:
     """Losses over the learning rates."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, panel = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    panel = figure.subplots()
     panel.semilogx([point.rate for point in curve], [point.loss for point in curve], color="#3b6ea5")
     if rate is not None:
         panel.axvline(rate, color="#999999", linestyle=":", label=f"suggested: {rate:.1e}")
@@ -49,4 +47,3 @@ def plot_rates(curve: Sequence[RateLoss], rate: float | None, target: Path) -> N
     panel.set(xlabel="learning rate", ylabel="loss, untrained adapter = 1")
     panel.grid(alpha=0.3)
     figure.savefig(target, dpi=110, facecolor="white")
-    pyplot.close(figure)

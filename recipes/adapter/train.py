@@ -55,8 +55,7 @@ def run(request: Request, stop: StopSignal) -> None:
         print(*remarks(request, workers), sep="", end="")
     settings.output.mkdir(parents=True, exist_ok=True)
     pictures = read_all_folders(settings)
-    if not pictures.pictures:
-        raise ValueError(f"Nothing to train on. {pictures.report(0)}")
+    pictures.check_any()
     loaded = load_models(settings)
     only_looks = request.options.dry_run or request.options.find_rate
     if workers.rank == 0 and request.options.from_step is not None and not only_looks:

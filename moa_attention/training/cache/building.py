@@ -46,9 +46,8 @@ def build_cache(
     """
     share = share or CacheShare()
     folder.mkdir(parents=True, exist_ok=True)
+    reading.check_any()
     needed = {folder / f"{shard_key(m, encoders, settings)}.safetensors": m for m in shards(reading.pictures)}
-    if not needed:
-        raise ValueError(f"Nothing to train on. {reading.report(0)}")
     made = fill_part(needed, encoders, settings, progress, threads, share)
     if share.rank == 0:
         write_manifest(folder, made, encoders.fingerprint, settings)

@@ -99,6 +99,11 @@ class PictureFolder:
         """Leave out one of the pictures that were read."""
         self.dropped.append(Remark(picture.path, reason, len(picture.files)))
 
+    def check_any(self) -> None:
+        """Raises: ValueError with the report when no picture is left."""
+        if not self.pictures:
+            raise ValueError(f"Nothing to train on. {self.report(0)}")
+
     def report(self, used: int) -> FolderReport:
         """The report on `used` pictures and on everything else."""
         left, ignored = sum(r.files for r in self.dropped), sum(r.files for r in self.unused)

@@ -118,13 +118,10 @@ def begin_state(
 
 def call_info(settings: ApplySettings, step: Step, rows: SubjectRows, t: Tensor) -> CallInfo:
     """The call as listeners see it."""
-    subjects, evaluation = (
-        subjects_of_rows(cast("Tensor", rows.payload.slots).squeeze(-1).long()),
-        settings.schedule.evaluation,
-    )
+    subjects = subjects_of_rows(cast("Tensor", rows.payload.slots).squeeze(-1).long())
     names = [settings.subjects.of_prompt(number) for number in rows.prompts]
     follows = [settings.subjects.follows.get(number, ()) for number in rows.prompts]
-    count = rows.features.shape[1]
+    count, evaluation = rows.features.shape[1], settings.schedule.evaluation
     return CallInfo(t[0], rows.views, rows.prompts, step.slots, subjects, count, evaluation, names, follows)
 
 

@@ -208,21 +208,25 @@ def begin_call(
         given = {**given, "cond_or_uncond": guidance.original(given["cond_or_uncond"])}
 
     def evaluate(calls: Sequence[CallState]) -> Tensor:
-        options = {**given, KEY: calls} if calls else given
+        options = given
         if calls:
-            options["patches"] = applied.every[0].attachment.enclosing(given.get("patches", {}))
+            patches = applied.every[0].attachment.enclosing(given.get("patches", {}))
+            options = {**given, KEY: calls, "patches": patches}
         layout = "".join(call.layout() for call in calls)
         # The U-Net takes a ControlNet's outputs off their lists.
         outputs = {name: list(each) for name, each in control.items()} if isinstance(control, dict) else control
         return executor(x, t, c_concat, c_crossattn, outputs, options, **kwargs, **{LAYOUT: layout})
 
+    def evaluate_after(before: Sequence[CallState], call: CallState) -> Tensor:
+        return evaluate([*before, call])
+
     calls: list[CallState] = []
     for each, payload in zip(applied.every, payloads, strict=True):
         # What a router observes of its prior is that with the adapters before.
         before = [replace(call, observers=()) for call in calls]
-        alone = lambda call, before=before: evaluate([*before, call])  # noqa: E731
-        call = open_call(each, executor.class_obj, payload, x, t, c_crossattn, given, alone)
-        calls += [] if call is None else [call]
+        call = open_call(each, executor.class_obj, payload, x, t, c_crossattn, given, partial(evaluate_after, before))
+        if call is not None:
+            calls.append(call)
     result = evaluate(calls)
     if guidance is not None and pairs:
         kept = next((call for call in calls if call.settings is keeper), None)
@@ -255,7 +259,7 @@ def call_with_subjects(
 ) -> Tensor:
     """One call of a U-Net from `apply_adapter`, through the same wrappers and patches as in sampling: for training.
 
-    Args: x (B,C,h,w), sigma (B,), context (B,M,T), pooled (B,P); payload: what rows carry, see `conditioning.PAYLOAD`.
+    Args: x (B,C,h,w), sigma (B,), context (B,M,T), pooled (B,P); payload: what rows carry, see `PayloadNames`.
     Returns: denoised latents (B,C,h,w).
     """
     base: Any = patched.model

@@ -73,9 +73,8 @@ def attach_subjects(
                 cond[names.sources] = distinct(own)
         return cond
 
-    return {name: [attach(cond, encoders(name)[: len(styles)]) for cond in each] for name, each in conds.items()}, list(
-        notes
-    )
+    attached = {name: [attach(cond, encoders(name)[: len(styles)]) for cond in each] for name, each in conds.items()}
+    return attached, list(notes)
 
 
 def payload(

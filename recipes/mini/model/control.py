@@ -125,6 +125,5 @@ def main(argv: list[str]) -> None:
     minutes = parser.parse_args(argv).minutes
     torch.manual_seed(0)
     training = ControlTraining(*load_model(WEIGHTS), Pictures())
-    steps = fit("control", minutes, training, training)
-    metadata = {"format": "moa-mini", "license": "GPL-3.0-or-later", "steps": str(steps)}
-    export(training.tensors(), FILE, metadata)
+    steps = fit("control", minutes, training)
+    export(training.tensors(), FILE, steps)

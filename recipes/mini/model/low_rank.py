@@ -57,18 +57,18 @@ class WeightChanges(nn.Module):
         return lambda *args, **kwargs: functional_call(network, weights, args, kwargs)
 
 
-def fit(name: str, minutes: float, trained: nn.Module, loss: Callable[[], Tensor]) -> int:
+def fit(name: str, minutes: float, training: nn.Module) -> int:
     """Train for so many minutes in total, or go on with what `.mini/<name>.pt` holds; gives the number of steps.
 
-    Args: loss: of a fresh batch, drawn with torch's random state.
+    Args: training: what is trained; called, it gives the loss of a fresh batch, drawn with torch's random state.
     """
-    parameters = [p for p in trained.parameters() if p.requires_grad]
+    parameters = [p for p in training.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, RATE, (0.9, 0.99), weight_decay=0.01, fused=True)
-    session, losses = Session(WORK, name, minutes, trained=trained, optimiser=optimiser), []
+    session, losses = Session(WORK, name, minutes, trained=training, optimiser=optimiser), []
     while session.progress < 1:
         optimiser.param_groups[0]["lr"] = session.rate(RATE)
         with mixed_precision(DEVICE):
-            value = loss()
+            value = training()
         optimiser.zero_grad(set_to_none=True)
         value.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)

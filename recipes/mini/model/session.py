@@ -98,9 +98,14 @@ def initialise(model: nn.Module) -> None:
                 reset(module)
 
 
-def export(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write fp16 safetensors atomically; integers keep their type."""
+def export(tensors: dict[str, torch.Tensor], path: Path, steps: int, **more: str) -> None:
+    """Write fp16 safetensors atomically; integers keep their type.
+
+    Args: steps: how many were taken; more: further entries of the file's metadata.
+    """
     half = {k: (v.half() if v.is_floating_point() else v).detach().contiguous().clone() for k, v in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
-        save_file(half, part, metadata={"format": "pt", **metadata})
+        save_file(
+            half, part, metadata={"format": "moa-mini", "license": "GPL-3.0-or-later", "steps": str(steps), **more}
+        )

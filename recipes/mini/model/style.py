@@ -84,5 +84,5 @@ def main(argv: list[str]) -> None:
         write_latents()
     torch.manual_seed(0)
     training = StyleTraining(*load_model(WEIGHTS), Pictures(LATENTS))
-    steps = fit("style", minutes, training, training)
-    export(training.tensors(), FILE, {"format": "moa-mini", "license": "GPL-3.0-or-later", "steps": str(steps)})
+    steps = fit("style", minutes, training)
+    export(training.tensors(), FILE, steps)

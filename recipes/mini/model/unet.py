@@ -86,8 +86,7 @@ def steps_of(state: Path) -> int:
 
 def export_model(model: nn.ModuleDict, folder: Path, steps: int) -> None:
     """Write `unet.safetensors` and `clip.safetensors`, float16; `steps` is how many were taken."""
-    metadata = {"format": "moa-mini", "license": "GPL-3.0-or-later", "steps": str(steps)}
     factors, bias = (json.dumps(x.double().numpy().round(4).tolist()) for x in preview_factors())
     preview = {"latent_rgb_factors": factors, "latent_rgb_factors_bias": bias}
-    export(model["unet"].state_dict(), folder / "unet.safetensors", {**metadata, **preview})
-    export(text_weights(model["text"]), folder / "clip.safetensors", metadata)
+    export(model["unet"].state_dict(), folder / "unet.safetensors", steps, **preview)
+    export(text_weights(model["text"]), folder / "clip.safetensors", steps)

@@ -111,8 +111,7 @@ def train_decoder(minutes: float, shipped: bool) -> TAESD:
 
 def export_autoencoder(model: nn.Module, step: int) -> None:
     """Write `weights/mini/vae.safetensors`, in the layout of the host's VAE loader."""
-    metadata = {"format": "moa-mini", "license": "GPL-3.0-or-later", "steps": str(step)}
-    export(model.state_dict(), WEIGHTS / "vae.safetensors", metadata)
+    export(model.state_dict(), WEIGHTS / "vae.safetensors", step)
 
 
 def main(argv: list[str]) -> None:

@@ -14,16 +14,21 @@ import controls  # noqa: E402
 import host  # noqa: E402
 
 
-class TinyCheckpoint:
-    """-> MODEL, CLIP, VAE of SD1.5's shape with random weights, the same ones every time."""
+class TinyLoader:
+    """Without inputs."""
 
-    RETURN_TYPES = ("MODEL", "CLIP", "VAE")
     FUNCTION = "load"
     CATEGORY = "testing"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {}}
+
+
+class TinyCheckpoint(TinyLoader):
+    """-> MODEL, CLIP, VAE of SD1.5's shape with random weights, the same ones every time."""
+
+    RETURN_TYPES = ("MODEL", "CLIP", "VAE")
 
     def load(self) -> tuple[Any, Any, Any]:
         return host.sd15(), host.sd15_clip(), host.vae()
@@ -36,32 +41,20 @@ class TinyCheckpointXL(TinyCheckpoint):
         return host.sdxl(), host.sdxl_clip(), host.vae()
 
 
-class TinyVision:
+class TinyVision(TinyLoader):
     """-> CLIP_VISION with random weights."""
 
     RETURN_TYPES = ("CLIP_VISION",)
-    FUNCTION = "load"
-    CATEGORY = "testing"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {}}
 
     def load(self) -> tuple[Any]:
         return (host.clip_vision(host.VISION, host.VISION),)
 
 
-class TinyControlNet:
+class TinyControlNet(TinyLoader):
     """-> CONTROL_NET for SD1.5's shape with random weights."""
 
     FAMILY: Any = SimpleNamespace(name="sd15", context=host.SD15_CONTEXT, pooled=None)
     RETURN_TYPES = ("CONTROL_NET",)
-    FUNCTION = "load"
-    CATEGORY = "testing"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {}}
 
     def load(self) -> tuple[Any]:
         return (controls.control_net(self.FAMILY),)
