@@ -177,7 +177,7 @@ def test_the_host_reads_the_control_net_as_it_is_trained(pack, tmp_path) -> None
     for parameter in training.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
-    session.export(training.tensors(), tmp_path / "control.safetensors", {})
+    session.export(training.tensors(), tmp_path / "control.safetensors", 0)
     loaded = load_controlnet(str(tmp_path / "control.safetensors"))
     assert loaded is not None
     loaded.pre_run(unet, lambda percent: percent)
