@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from .measurements import Measurement
 
@@ -30,9 +30,8 @@ def is_plotted(row: Measurement) -> bool:
 def plot_costs(rows: list[Measurement], path: Path) -> None:
     """One panel for each model and size: bars are arithmetic, points are time."""
     places = list(dict.fromkeys((r.base, r.size) for r in rows))
-    figure, panels = plt.subplots(
-        len(places), 1, figsize=(9, 0.6 + 2.6 * len(places)), sharey=True, squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(9, 0.6 + 2.6 * len(places)), layout="constrained")
+    panels = figure.subplots(len(places), 1, sharey=True, squeeze=False)
     for axes, (base, size) in zip(panels[:, 0], places, strict=True):
         plot_panel(axes, [r for r in rows if (r.base, r.size) == (base, size) and is_plotted(r)])
         axes.set_title(
@@ -42,7 +41,6 @@ def plot_costs(rows: list[Measurement], path: Path) -> None:
     figure.supylabel("more than the stock model, %", fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def plot_panel(axes: Axes, rows: list[Measurement]) -> None:

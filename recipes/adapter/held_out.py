@@ -82,12 +82,10 @@ def measurements(log: Path) -> Rows:
 
 def plot_held_out(rows: Rows, target: Path) -> None:
     """Errors and shares of the router over the steps, and the newest errors over the timesteps."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, panels = pyplot.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    figure = Figure(figsize=(13, 3.6), layout="constrained")
+    panels = figure.subplots(1, 3)
     steps, best = [row["step"] for row in rows], best_step(rows)
     for panel, names, title in (
         (panels[0], NUMBERS[:2], "error inside the subjects, base model = 1"),
@@ -106,4 +104,3 @@ def plot_held_out(rows: Rows, target: Path) -> None:
         panel.legend(fontsize=8)
         panel.grid(alpha=0.3)
     figure.savefig(target, dpi=110, facecolor="white")
-    pyplot.close(figure)

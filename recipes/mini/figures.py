@@ -87,10 +87,7 @@ def strengths(pipeline: MiniPipeline, identities: Identities) -> Image.Image:
 
 def curves(target: Path) -> None:
     """Losses of the base and of the adapter, and the router's shares, over training."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     def read(name: str) -> dict[str, list[float]]:
         lines = [json.loads(line) for line in (WORK / name).read_text().splitlines()]
@@ -101,7 +98,8 @@ def curves(target: Path) -> None:
         return torch.tensor(values).unfold(0, window, 1).mean(1).tolist()
 
     base, adapter = read("base.jsonl"), read("adapter.jsonl")
-    figure, panels = pyplot.subplots(1, 3, figsize=(13, 3.4), layout="constrained")
+    figure = Figure(figsize=(13, 3.4), layout="constrained")
+    panels = figure.subplots(1, 3)
     panels[0].plot(base["step"], base["loss"])
     panels[0].set(title="base: velocity error", xlabel="step", yscale="log")
     for name in ("reconstruction", "router", "object"):

@@ -25,19 +25,15 @@ SHOWN, SHOWN_PAIRS = 8, 4
 
 def plot(singles: Scores, pairs: Scores, people: Sequence[Person], target: Path) -> None:
     """A panel for each measure: bars for one and for two subjects in each column, a dot for each subject."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.patches import Rectangle
 
     kinds = [(name, s) for name, s in (("one subject", singles), ("two subjects", pairs)) if s.cases]
     shown = [name for name in ROWS if any(name in s.means(c) for _, s in kinds for c in COLUMNS)]
     down = -(-len(shown) // ACROSS)
-    figure, panels = pyplot.subplots(
-        down, ACROSS, figsize=(4.2 * ACROSS, 2.9 * down), layout="constrained", squeeze=False
-    )
+    figure = Figure(figsize=(4.2 * ACROSS, 2.9 * down), layout="constrained")
+    panels = figure.subplots(down, ACROSS, squeeze=False)
     for panel, name in zip(panels.flat, shown, strict=False):
         draw_panel(panel, name, [(kind, s) for kind, s in kinds if any(name in s.means(c) for c in COLUMNS)], people)
     for panel in panels.flat[len(shown) :]:
@@ -46,7 +42,6 @@ def plot(singles: Scores, pairs: Scores, people: Sequence[Person], target: Path)
     dot = Line2D([], [], marker="o", linestyle="", color="#222222", markersize=3)
     figure.legend([*handles, dot], [*COLUMNS.values(), "one subject's mean"], loc="outside lower center", ncols=4)
     figure.savefig(target, dpi=120, facecolor="white")
-    pyplot.close(figure)
 
 
 def draw_panel(panel: Any, name: str, kinds: Sequence[tuple[str, Scores]], people: Sequence[Person]) -> None:

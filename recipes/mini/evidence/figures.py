@@ -3,8 +3,8 @@
 import statistics
 from collections.abc import Callable
 
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 from tabulate import tabulate
 
@@ -79,7 +79,8 @@ def tidy(axes: Axes, x: str, y: str) -> None:
 
 def trade_off(rows: dict[str, list[dict]]) -> None:
     """Identity against background change. Rows have letters, from the highest identity down."""
-    figure, axes = plt.subplots(figsize=(9, 8))
+    figure = Figure(figsize=(9, 8))
+    axes = figure.subplots()
     ordered = sorted(rows.items(), key=lambda item: -seed_mean(item[1], "identity"))
     for number, (name, seeds) in enumerate(ordered):
         colour, letter = RED if name == "full" else BLUE, chr(ord("a") + number)
@@ -105,7 +106,8 @@ def trade_off(rows: dict[str, list[dict]]) -> None:
 def sweep(rows: dict[str, list[dict]]) -> None:
     """The effect of λ_r."""
     weights = [3e-4, 1e-3, 3e-3, 1e-2]
-    figure, axes = plt.subplots(figsize=(7, 4))
+    figure = Figure(figsize=(7, 4))
+    axes = figure.subplots()
     lines = [
         ("identity", RED, "identity"),
         ("prior_outside", BLUE, "R_0 outside"),
