@@ -43,6 +43,11 @@ class Adapter(nn.Module):
         """The inputs of `encode`, and how wide each is; for pixels the side of the picture."""
 
     @property
+    def further_tokens(self) -> int:
+        """The tokens of a subject beside the one in the place of its word; they have places after the prompt."""
+        return 0
+
+    @property
     @abstractmethod
     def subject_modules(self) -> Sequence[nn.Module]:
         """The parts of its file that lead from a picture to the subject's tokens, or to the text token in their place."""
@@ -84,7 +89,7 @@ class Adapter(nn.Module):
         Args:
             context: (B,M,T) text embedding of the call.
             t: (B,) timesteps.
-            slots: (B,M) int64, 0 for an ordinary token, s for subject s.
+            slots: (B,M) int64, 0 for an ordinary token, s for subject s; with `further_tokens` (B,M') of `with_further_places`.
             features: (B,S,F) features of `encode`.
             rows: those with a subject, R of them.
             prior_bias: () float32.

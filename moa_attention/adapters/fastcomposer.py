@@ -34,7 +34,8 @@ class PostFusion(nn.Module):
         self.mlp2 = FusionMLP(text_width, text_width, factory)
         self.layer_norm = factory.layer_norm(text_width)
 
-    def forward(self, features: Tensor, tokens: Tensor, t: Tensor, depth: int) -> Tensor:
+    def forward(self, features: Tensor, tokens: Tensor, t: Tensor, depth: int, starts: Tensor | None = None) -> Tensor:
         """As `SubjectFusion.forward`: (B,S,F), (B,S,T), (B,), L -> (L,B,S,T), L views of one token."""
+        del starts
         hidden = tokens + self.mlp1(torch.cat((tokens, features), dim=-1))
         return self.layer_norm(hidden + self.mlp2(hidden)).expand(depth, -1, -1, -1)

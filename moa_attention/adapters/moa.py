@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from ..method.factory import PLAIN, Factory
 from ..method.fusion import SubjectFusion
 from ..method.layer import MoALayer
-from ..method.prompt import gather_tokens
+from ..method.prompt import gather_tokens, token_numbers
 from ..method.spec import EMBEDDED_ENCODER, MoAConfig
-from ..run.step import Rows, Step
+from ..run.step import FurtherTokens, Rows, Step
 from .base import Adapter, EncoderInput
 from .fastcomposer import PostFusion
 from .vision import ClipTail, ImageEncoder
@@ -25,8 +25,9 @@ class MoAAdapter(Adapter):
         super().__init__()
         self.config = config
         self.layers = nn.ModuleDict({spec.name: MoALayer(spec, config, factory) for spec in config.layers})
-        fusion = PostFusion if config.fusion == "fastcomposer" else SubjectFusion
-        self.fusion = fusion(config.image_width, config.text_width, factory)
+        widths = (config.image_width, config.text_width, factory)
+        fastcomposer = config.fusion == "fastcomposer"
+        self.fusion = PostFusion(*widths) if fastcomposer else SubjectFusion(*widths, config.image_tokens)
         embedded = config.image_encoder == EMBEDDED_ENCODER
         self.encoder = ImageEncoder(config.image_width, factory) if embedded else None
         tail = (config.encoder_tail, config.encoder_width, config.image_width)
@@ -39,6 +40,10 @@ class MoAAdapter(Adapter):
         if self.tail is not None:
             return {"embedding": self.config.image_width, "hidden": self.config.encoder_width}
         return {"embedding": self.config.image_width}
+
+    @property
+    def further_tokens(self) -> int:
+        return self.config.image_tokens - 1
 
     @property
     def subject_modules(self) -> list[nn.Module]:
@@ -78,9 +83,16 @@ class MoAAdapter(Adapter):
         """
         if rows is not None:
             context, t, slots, features = context[rows], t[rows], slots[rows], features[rows]
-        words = gather_tokens(context, slots, features.shape[1])
-        tokens = self.fusion(features.to(words.dtype), words, t, self.config.depth)
+        subjects, length = features.shape[1], context.shape[1]
+        words = gather_tokens(context, slots[:, :length], subjects)
+        plain, places = words, None
+        if self.further_tokens:  # they start as the prompt's last token, of which it has many
+            further = context[:, None, -1:].expand(-1, subjects, self.further_tokens, -1)
+            plain = torch.cat((words[:, :, None], further), dim=2).flatten(1, 2)
+            numbers = token_numbers(slots, length, subjects, self.further_tokens)
+            places = FurtherTokens(self.config.image_tokens, length, numbers)
+        tokens = self.fusion(features.to(words.dtype), words, t, self.config.depth, plain)
         if weights is not None:
-            weights = weights[..., None].to(tokens.dtype)
-            tokens = torch.where(weights == 0, words, words.lerp(tokens, weights))
-        return Step(rows, slots, tokens, prior_bias)
+            weights = weights.repeat_interleave(self.config.image_tokens, dim=1)[..., None].to(tokens.dtype)
+            tokens = torch.where(weights == 0, plain, plain.lerp(tokens, weights))
+        return Step(rows, slots, tokens, prior_bias, places)

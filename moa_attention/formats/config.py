@@ -16,7 +16,7 @@ from .errors import is_one_line
 WIDTH = range(1, 1 << 16)
 RANGES: Mapping[str, range] = {
     "hidden": WIDTH, "context": WIDTH, "heads": range(1, 1 << 10), "depth": range(1 << 10), "text_width": WIDTH,
-    "image_width": WIDTH, "rank": range(1 << 13), "encoder_tail": range(65), "encoder_width": range(1 << 16),
+    "image_width": WIDTH, "rank": range(1 << 13), "image_tokens": range(1, 17), "encoder_tail": range(65), "encoder_width": range(1 << 16),
 }  # fmt: skip
 """Of the whole numbers. Stable Diffusion XL has depth 70 and widths up to 2,048."""
 LAYERS, NAME_LENGTH = 1 << 10, 200
@@ -122,5 +122,7 @@ def contradictions(config: MoAConfig) -> Iterator[str]:
             yield f"{layer.name} is {layer.hidden} wide, which {layer.heads} heads do not divide"
         if config.router == "mlp" and layer.hidden < 4:
             yield f"{layer.name} is too narrow for a router with two layers"
+    if config.image_tokens > 1 and config.fusion == "fastcomposer":
+        yield f"config.image_tokens is {config.image_tokens}, but FastComposer's fusion gives a subject one token"
     if config.encoder_tail and (config.encoder_width < HEAD or config.encoder_width % HEAD):
         yield f"config.encoder_width is {config.encoder_width}, not a multiple of the heads' {HEAD}"

@@ -41,25 +41,31 @@ class SubjectFusion(nn.Module):
 
     Ours: the text token is added to the MLP's output, whose last layer starts at zero. The token of an untrained adapter is
     therefore the plain word's.
+
+    Args: count: K, the tokens of a subject (ours; the paper has 1).
     """
 
-    def __init__(self, image_width: int, text_width: int, factory: Factory = PLAIN):
+    def __init__(self, image_width: int, text_width: int, factory: Factory = PLAIN, count: int = 1):
         super().__init__()
         width = image_width + text_width
         self.encode = SpaceTimeEncoding(width, factory)
         self.norm_prompt = factory.layer_norm(width)
         self.norm_place = factory.layer_norm(width)
         self.widen = factory.linear(width, 2 * text_width)
-        self.narrow = factory.linear(2 * text_width, text_width)
+        self.narrow = factory.linear(2 * text_width, count * text_width)
 
     def zero(self) -> None:
         """Make the fused token equal the text token."""
         nn.init.zeros_(self.narrow.weight)
         nn.init.zeros_(self.narrow.bias)
 
-    def forward(self, features: Tensor, tokens: Tensor, t: Tensor, depth: int) -> Tensor:
-        """(B,S,F) image features, (B,S,T) text tokens, (B,) timesteps, L -> (L,B,S,T) subject tokens."""
+    def forward(self, features: Tensor, tokens: Tensor, t: Tensor, depth: int, starts: Tensor | None = None) -> Tensor:
+        """(B,S,F) image features, (B,S,T) text tokens, (B,) timesteps, L -> (L,B,S·K,T) subject tokens.
+
+        Args: starts: (B,S·K,T), to what the MLP's output is added; None: the text tokens.
+        """
         prompt = self.norm_prompt(torch.cat((features, tokens), dim=-1))
         place = self.norm_place(self.encode(t, depth).to(prompt.dtype))
         hidden = nn.functional.gelu(self.widen(prompt + place[:, :, None]))
-        return tokens + self.narrow(hidden)
+        change = self.narrow(hidden).unflatten(-1, (-1, tokens.shape[-1])).flatten(2, 3)
+        return (tokens if starts is None else starts) + change

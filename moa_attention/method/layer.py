@@ -18,8 +18,8 @@ from .router import Router, max_share, mix
 from .sparse import Chosen, strongest
 from .spec import LayerSpec, MoAConfig
 
-Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
-"""An attention kernel, `(q, k, v, heads) -> (B,N,D)`."""
+Attend = Callable[..., Tensor]
+"""An attention kernel, `(q, k, v, heads, mask=None) -> (B,N,D)`; the mask as of `attend`."""
 Pixels = int | Sequence[int] | None
 """The number of pixels of every row for which the personalised branch is computed, or of each row; None: all."""
 PriorAttention = Callable[[], tuple[Tensor, Tensor]]
@@ -45,6 +45,8 @@ class Routing(NamedTuple):
     """The pixels of `query` where routing is sparse."""
     joint: bool = False
     """Whether the keys are those of one prompt with all subjects."""
+    mask: Tensor | None = None
+    """Of `KeysValues`."""
 
 
 Observe = Callable[[LayerSpec, Routing], None]
@@ -60,6 +62,8 @@ class KeysValues(NamedTuple):
     """Keys and values of the text, for branches that attend to it apart from the image tokens."""
     zero_output: Tensor | float = 0.0
     """(1,1,D), the output projection of zeros, for branches from whose output it is subtracted."""
+    mask: Tensor | None = None
+    """(B,1,M), or (B,S,1,M) with each subject in a prompt of its own: added to the logits; None: every token counts."""
     folded: int = 0
     """The number H of heads where W_q is in the keys and W_o in the values, both (B,S,H·M,D): z itself is then the query. Else 0."""
 
@@ -122,12 +126,15 @@ def keep_prior(mixed: Tensor, prior: Tensor, gate: Gate) -> Tensor:
     return torch.where(gate.nowhere(prior.dtype), prior, mixed)
 
 
-def attend_to_each(attend: Attend, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-    """Attention to each subject alone: (B,N,D), (B,S,M,D) twice -> (B,S,N,D)."""
+def attend_to_each(
+    attend: Attend, query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None = None
+) -> Tensor:
+    """Attention to each subject alone: (B,N,D), (B,S,M,D) twice -> (B,S,N,D); the mask as of `KeysValues`."""
     subjects = key.shape[1]
     each = query[:, None].expand(-1, subjects, -1, -1)
     q, k, v = (rearrange(x, "b s n d -> (b s) n d") for x in (each, key, value))
-    return rearrange(attend(q, k, v, heads), "(b s) n d -> b s n d", s=subjects)
+    options = {} if mask is None else {"mask": mask.flatten(0, 1)}
+    return rearrange(attend(q, k, v, heads, **options), "(b s) n d -> b s n d", s=subjects)
 
 
 class RoutedLayer(nn.Module):
@@ -185,7 +192,8 @@ class RoutedLayer(nn.Module):
                 mixed = chosen.put(prior, keep_prior(part, own_prior, own_gate))
         if observe is not None:
             joint = keys_values is not None and keys_values.key.ndim == 3
-            observe(self.spec, Routing(gate.personal, query, key, grid, None, gate.shares, chosen, joint))
+            mask = keys_values.mask if keys_values is not None and joint else None
+            observe(self.spec, Routing(gate.personal, query, key, grid, None, gate.shares, chosen, joint, mask))
         return mixed
 
     def gate(self, hidden: Tensor, limits: Limits = NO_LIMITS) -> Gate:
@@ -273,12 +281,12 @@ class MoALayer(RoutedLayer):
     def mix(
         self, query: Tensor, keys_values: KeysValues, prior: Tensor, gate: Gate, base: Projections, attend: Attend
     ) -> Tensor:
-        key, value, heads = keys_values.key, keys_values.value, self.spec.heads
+        key, value, heads, mask = keys_values.key, keys_values.value, self.spec.heads, keys_values.mask
         if key.ndim == 4:
             shares = gate.by_subject()
             parts = (shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-6)).to(query.dtype)
-            each = without_unshared(attend_to_each(attend, query, key, value, heads), parts)
+            each = without_unshared(attend_to_each(attend, query, key, value, heads, mask), parts)
             attended = torch.einsum("bsn,bsnd->bnd", parts, each)
         else:
-            attended = attend(query, key, value, heads)
+            attended = attend(query, key, value, heads, **({} if mask is None else {"mask": mask}))
         return mix(prior, (self.to_out or base.to_out)(attended), gate.personal)

@@ -62,7 +62,7 @@ def object_loss(routing: Routing, heads: int, slots: Tensor, masks: Tensor, weig
         weights: factor of each example (ours), (B,).
     """
     present = (masks.sum(dim=(2, 3)) > 0).float()  # (B,S)
-    attention = subject_attention(routing.query, routing.key, slots, masks.shape[1], heads)
+    attention = subject_attention(routing.query, routing.key, slots, masks.shape[1], heads, routing.mask)
     attention = attention.unflatten(-1, routing.grid)  # (B,S,H,h,w)
     inside = resize(masks, routing.grid)[:, :, None]
     outside = 1 - inside

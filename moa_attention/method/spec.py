@@ -53,6 +53,8 @@ class MoAConfig:
     router: Literal["linear", "mlp", "none"] = "linear"
     """f of eq. 5: one linear layer, or two with D/4 dimensions between (ours; the paper allows both). "none": imported
     weights without routers; `moa_attention/routers` holds routers for them that need no training."""
+    image_tokens: int = 1
+    """K, how many tokens a subject has: the one in the place of its word, and K − 1 after the prompt (ours; the paper has 1)."""
     fusion: Literal["moa", "fastcomposer"] = "moa"
     """How a subject's token is computed: by eq. 9, or as in FastComposer, the same for every layer and timestep."""
     encoder_tail: int = 0

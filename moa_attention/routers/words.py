@@ -183,7 +183,8 @@ class CallMaps:
         # The output stage locates things; the input stage and the outermost layers hardly do (measured).
         if spec.supervised and spec.stage == "output" and routing.prior is not None:
             query, key = routing.prior()
-            words = subject_attention(query, key, self.call.slots, self.call.count, spec.heads)
+            slots = self.call.slots[:, : key.shape[1]]  # the prior's prompt has no places for further tokens
+            words = subject_attention(query, key, slots, self.call.count, spec.heads)
             self.maps.append(words.mean(dim=2).unflatten(-1, routing.grid))
 
     def mean(self) -> Tensor | None:

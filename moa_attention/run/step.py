@@ -31,6 +31,20 @@ def rows_of(chosen: Tensor, count: int) -> Rows:
     return None if len(chosen) == count else slice(first, last)
 
 
+@dataclass(frozen=True)
+class FurtherTokens:
+    """The places after the prompt, where subjects have several tokens (ours)."""
+
+    image_tokens: int
+    """K, the tokens of a subject."""
+    words: int
+    """M, the places of the prompt."""
+    numbers: Tensor
+    """(R,M') int64, which of all tokens each place has."""
+    blank: bool = False
+    """Whether a place of some row has no token."""
+
+
 @dataclass
 class StepCache:
     """Intermediate results that the layers of a call share, filled on first use."""
@@ -41,6 +55,8 @@ class StepCache:
     """Of these shares."""
     owners: list[TokenOwners] = field(default_factory=list)
     """Of all subjects together, or of each alone."""
+    masks: dict[torch.dtype, Tensor] = field(default_factory=dict)
+    """Of `Step.mask`, in a precision."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +66,13 @@ class Step:
     rows: Rows
     """The rows with a subject, R of them."""
     slots: Tensor
-    """(R,M) int64, 0 for an ordinary token, s for subject s."""
+    """(R,M) int64, 0 for an ordinary token, s for subject s; (R,M') with places for further tokens after the prompt."""
     tokens: Tensor
-    """(L,R,S,T) subject tokens (eq. 9)."""
+    """(L,R,S·K,T) subject tokens (eq. 9), a subject's together."""
     prior_bias: Tensor
     """() float32, added to the prior's logit."""
+    further: FurtherTokens | None = None
+    """Where subjects have several tokens."""
     shares: Tensor | None = None
     """(R,S,h,w) shares of a training-free router, strength included; with `learned` the bounds of each subject's share."""
     learned: bool = True
@@ -109,14 +127,32 @@ class Step:
 
         Args: hidden (R,N,D) and context (B,M,T).
         """
-        if layer.spec.name not in self.cached:
-            return layer.keys_values(self.context_for(layer.spec, hidden, context), base)
-        return self.complete(self.cached[layer.spec.name], layer, base)
+        if layer.spec.name in self.cached:
+            found = self.complete(self.cached[layer.spec.name], layer, base)
+        else:
+            found = layer.keys_values(self.context_for(layer.spec, hidden, context), base)
+        return found._replace(mask=self.mask(found.key)) if self.needs_mask and layer.spec.is_cross else found
 
     def complete(self, cached: KeysValues, layer: RoutedLayer, base: Projections) -> KeysValues:
         """Cached projections of the constant words, completed by those of the subjects' tokens."""
         own = layer.keys_values(self.tokens[layer.spec.depth], base)
         return KeysValues(self.place(cached.key, own.key), self.place(cached.value, own.value))
+
+    @property
+    def needs_mask(self) -> bool:
+        """Whether a place after the prompt has no token, in some row or for a subject alone."""
+        return self.further is not None and (self.further.blank or self.apart)
+
+    def mask(self, key: Tensor) -> Tensor:
+        """The mask of keys (R,M',D) or (R,S,M',D): places without a token of the prompt's subject do not count."""
+        assert self.further is not None
+        if key.dtype not in self.cache.masks:
+            owned = torch.stack([owners.owned for owners in self.cache.owners], dim=1)
+            further = torch.arange(owned.shape[-1], device=key.device) >= self.further.words
+            mask = torch.zeros(owned.shape, dtype=key.dtype, device=key.device)
+            mask = mask.masked_fill(further & ~owned, torch.finfo(key.dtype).min)
+            self.cache.masks[key.dtype] = mask if key.ndim == 3 else mask[:, :, None]
+        return self.cache.masks[key.dtype]
 
     def context_for(self, spec: LayerSpec, hidden: Tensor, context: Tensor) -> Any:
         """C_1 of eq. 8 for a layer: z for self-attention, the multimodal prompt for cross-attention.
@@ -124,18 +160,26 @@ class Step:
         Args: hidden (R,N,D) and context (B,M,T).
         Returns: (R,N,D) or (R,M,T); (R,S,M,T) where subjects are kept apart, a prompt with each alone.
         """
-        return self.place(self.select(context), self.tokens[spec.depth]) if spec.is_cross else hidden
+        return self.place(self.with_places(context), self.tokens[spec.depth]) if spec.is_cross else hidden
+
+    def with_places(self, context: Tensor) -> Tensor:
+        """The prompt, and after it its last token at the places of further ones: (B,M,T) -> (R,M',T)."""
+        words = self.select(context)
+        further = self.slots.shape[1] - words.shape[1]
+        return torch.cat((words, words[:, -1:].expand(-1, further, -1)), dim=1) if further else words
 
     def place(self, words: Tensor, subjects: Tensor) -> Tensor:
-        """Subjects (R,S,C) put in the place of their words (R,M,C): -> (R,M,C), or (R,S,M,C) where they are apart."""
+        """Tokens (R,S·K,C) put at their places (R,M,C): -> (R,M,C), or (R,S,M,C) where the subjects are apart."""
         owners = self.cache.owners
         if not owners:
-            count = subjects.shape[1] if self.apart else 1
-            each = [self.slots * (self.slots == s + 1) for s in range(count)] if count > 1 else [self.slots]
-            owners.extend(map(token_owners, each))
+            every, count = token_owners(self.slots), subjects.shape[1] if self.apart else 1
+            if self.further is not None:
+                every, count = every._replace(token=self.further.numbers), -(-count // self.further.image_tokens)
+            each = [every._replace(owned=self.slots == s + 1) for s in range(count)] if count > 1 else [every]
+            owners.extend(each)
         prompts = [place_tokens(words, of_each, subjects) for of_each in owners]
         return prompts[0] if len(prompts) == 1 else torch.stack(prompts, dim=1)
 
     def constant_context(self, context: Tensor) -> Any:
         """The part of a cross-attention layer's context that stays the same in a run: (B,M,T) -> (R,M,T)."""
-        return self.select(context)
+        return self.with_places(context)

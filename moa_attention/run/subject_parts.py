@@ -32,7 +32,8 @@ def weights_of(spec: LayerSpec, routing: Routing, call: CallInfo) -> Tensor | No
     """The weights (R,S,h,w) of a layer by which R_1 is divided; None where it distinguishes no subjects."""
     weights = None
     if routing.joint:
-        attention = subject_attention(routing.query, routing.key, call.slots, call.count, spec.heads).mean(dim=2)
+        query, key, mask = routing.query, routing.key, routing.mask
+        attention = subject_attention(query, key, call.slots, call.count, spec.heads, mask).mean(dim=2)
         if routing.chosen is not None:
             empty = attention.new_zeros(*routing.personal.shape, call.count)
             attention = routing.chosen.put(empty, attention.mT).mT

@@ -136,6 +136,9 @@ class AdapterConfig(Ranged):
     model's matrices (ours)."""
     router: Literal["linear", "mlp"] = setting("linear", fixed=True)
     """The function f of eq. 5: one linear layer, or an MLP of two layers."""
+    image_tokens: int = setting(1, 1, 16, fixed=True)
+    """Tokens of a subject in the personalised branch. The paper has 1, in the place of the word. Further ones follow the
+    prompt (ours)."""
     output_projection: Literal["shared", "own"] = setting("shared", fixed=True)
     """Output projection W_o of the personalised branch: the base model's, or its own. The paper's equations have
     none."""

@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 from ..adapters.base import Adapter
 from ..method.layer import Observe, Routing
 from ..method.losses import masked_reconstruction, object_loss, prior_map, router_loss
+from ..method.prompt import with_further_places
 from ..method.spec import LayerSpec
 from .base import Base, Batch
 from .config import ObjectLayers, TrainConfig
@@ -68,11 +69,15 @@ def mean_where(values: Tensor, mask: Tensor) -> Tensor:
 class LayerLosses:
     """The losses' terms of every layer, computed inside the U-Net call, so that queries and keys need not be kept.
 
-    Args: objects: the cross-attention layers with an object loss; None: no layer.
+    Args:
+        objects: the cross-attention layers with an object loss; None: no layer.
+        further: as `Adapter.further_tokens`.
     """
 
-    def __init__(self, batch: Batch, objects: ObjectLayers | None):
-        self.batch, self.object_layers = batch, objects
+    def __init__(self, batch: Batch, objects: ObjectLayers | None, further: int = 0):
+        self.batch, self.object_layers, self.slots = batch, objects, batch.slots
+        if further:
+            self.slots = with_further_places(batch.slots, batch.masks.shape[1], further)
         self.prior_maps: dict[str, Tensor] = {}
         self.objects: dict[str, Tensor] = {}
 
@@ -91,7 +96,7 @@ class LayerLosses:
             if spec.supervised:
                 self.prior_maps.setdefault(spec.name, prior_map(routing, (masks.shape[-2], masks.shape[-1])))
             if self.has_object_loss(spec):
-                loss = object_loss(routing, spec.heads, self.batch.slots, masks, self.batch.weights)
+                loss = object_loss(routing, spec.heads, self.slots, masks, self.batch.weights)
                 self.objects.setdefault(spec.name, loss)
 
     def has_object_loss(self, spec: LayerSpec) -> bool:
@@ -125,7 +130,8 @@ class Objective(nn.Module):
         (base,), config = self._base, self.config
         sigma = base.sigma_at(draw_timesteps(generators, config))
         noisy = base.add_noise(batch.latents, draw_noise(generators, batch.latents, config.noise_offset), sigma)
-        layers = LayerLosses(batch, None if config.only_routers else config.object_layers)
+        objects = None if config.only_routers else config.object_layers
+        layers = LayerLosses(batch, objects, self.adapter.further_tokens)
         with mixed_precision(noisy.device, config.precision == "bfloat16"):
             features = encode_references(self.adapter, batch.references).float()
             denoised = base.denoise(noisy, sigma, batch, features, layers.record).float()

@@ -134,7 +134,7 @@ def check_start_file(settings: Settings) -> str:
     if not start or only_routers:
         return ""
     config = read_header(start).config
-    check_start(config, settings.adapter, ("rank", "router", "output_projection"))
+    check_start(config, settings.adapter, ("rank", "router", "image_tokens", "output_projection"))
     return config.image_encoder
 
 

@@ -111,7 +111,7 @@ def estimate(settings: Settings, fused: bool) -> Footprint:
     with META:
         adapter = fresh_adapter(
             model, EMBEDDED_ENCODER if embedded else settings.models.clip_vision_name, width, rank=chosen.rank,
-            router=chosen.router, output_projection=chosen.output_projection,
+            router=chosen.router, image_tokens=chosen.image_tokens, output_projection=chosen.output_projection,
         )  # fmt: skip
     base = HostBase(model, host_patcher(adapter))
     batch = meta_batch(model, settings, width, embedded)

@@ -69,7 +69,7 @@ def load_models(settings: Settings) -> LoadedModels:
     start = load_adapter(Path(wanted.start)) if wanted.start else None
     adapter = trainable_adapter(
         frozen.model, encoders, settings.models.clip_vision_name, start, settings.train.seed, rank=wanted.rank,
-        router=wanted.router, output_projection=wanted.output_projection,
+        router=wanted.router, image_tokens=wanted.image_tokens, output_projection=wanted.output_projection,
     )  # fmt: skip
     return LoadedModels(encoders, adapter, "")
 

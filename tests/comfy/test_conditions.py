@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,9 +18,15 @@ U-Net amplify that; a subject at the wrong token or row moves the result a hundr
 MAN, TWO = {4: 11}, {4: 11, 9: 12}
 
 
-@pytest.fixture(scope="module", params=["sd15", "sdxl"])
+SEVERAL = "sd15, three image tokens"
+
+
+@pytest.fixture(scope="module", params=["sd15", "sdxl", SEVERAL])
 def family(request: pytest.FixtureRequest) -> Family:
-    return subjects.make_family(request.param)
+    if request.param != SEVERAL:
+        return subjects.make_family(request.param)
+    made = subjects.make_family("sd15")
+    return replace(made, adapter=subjects.make_adapter(made.model, made.context, image_tokens=3))
 
 
 def core(name: str, method: str, *args: Any) -> Any:

@@ -77,6 +77,7 @@ def with_layer(**fields: Any) -> dict[str, Any]:
         (with_layer(context=13), "the context of middle_0_0_attn2 is 13 wide, its keys need 12"),
         (with_layer(supervised=1), r"config.layers\[1\].supervised must be true or false"),
         (with_layer(kind="self"), "stage and kind, which belong to its name"),
+        (config(image_tokens=4, fusion="fastcomposer"), "but FastComposer's fusion gives a subject one token"),
         (config(encoder_tail=2, encoder_width=32), "encoder_width is 32, not a multiple of the heads' 64"),
     ],
 )

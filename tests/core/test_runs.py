@@ -176,7 +176,7 @@ def test_what_must_not_change_is_refused_in_one_sentence(tmp_path: Path, changed
 def test_the_fields_that_a_run_keeps_and_the_names_of_tables():
     assert RunSettings.of(TrainConfig(steps=1)).fixed == {"optimiser", "only_routers"}
     tables = RunSettings.of(adapter=AdapterConfig(), data=PictureConfig())
-    assert tables.fixed == {"adapter.rank", "adapter.router", "adapter.output_projection"}
+    assert tables.fixed == {"adapter.rank", "adapter.router", "adapter.image_tokens", "adapter.output_projection"}
     assert tables.values["data.side"] == 512
     assert tables.with_values({"model": "x"}, fixed=True).fixed == {*tables.fixed, "model"}
 

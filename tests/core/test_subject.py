@@ -1,13 +1,25 @@
 """The multimodal prompt (eq. 9) against the equation, and the placement of subject tokens."""
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
+from toy import CONFIG
 
+from moa_attention import MoAAdapter
+from moa_attention.method.attention import attend, subject_attention
 from moa_attention.method.fusion import SpaceTimeEncoding, SubjectFusion
-from moa_attention.method.prompt import gather_tokens, place_tokens, token_owners
-from moa_attention.run.step import Step
+from moa_attention.method.prompt import (
+    gather_tokens,
+    place_tokens,
+    token_numbers,
+    token_owners,
+    with_further_places,
+)
+from moa_attention.run.step import FurtherTokens, Step
+
+CROSS = CONFIG.layers[1]
 
 
 def layer_norm(x: Tensor, norm: torch.nn.LayerNorm) -> Tensor:
@@ -131,6 +143,73 @@ def test_permuting_subjects_together_with_their_slots_changes_nothing():
 
     torch.testing.assert_close(prompt(slots, features), prompt(moved, features[:, order]), rtol=1e-6, atol=1e-6)
     assert (prompt(slots, features) - prompt(slots, features[:, order])).abs().max() > 1e-4
+
+
+K = 3
+SLOTS = torch.tensor([[0, 1, 0, 2, 0], [0, 0, 2, 0, 0]])
+"""Of two rows, the second without subject 1."""
+
+
+def step_of(context: Tensor, slots: Tensor, tokens: Tensor, apart: bool = False) -> Step:
+    """Of subjects with K tokens each, in one layer."""
+    places = with_further_places(slots, 2, K - 1)
+    numbers = token_numbers(places, context.shape[1], 2, K - 1)
+    further = FurtherTokens(K, context.shape[1], numbers)
+    return Step(None, places, tokens[None], torch.zeros(()), further, apart=apart)
+
+
+def test_further_tokens_follow_the_prompt_and_its_last_token_stands_for_missing_ones():
+    context, tokens = torch.randn(2, 5, 4), torch.randn(2, 2 * K, 4)
+    placed = step_of(context, SLOTS, tokens).context_for(CROSS, context, context)
+    both = torch.stack([context[0, 0], tokens[0, 0], context[0, 2], tokens[0, K], context[0, 4]])
+    further = [tokens[0, n] for n in (1, K + 1, 2, K + 2)]  # in the order of token, subject
+    assert torch.equal(placed[0], torch.cat([both, torch.stack(further)]))
+    alone = torch.stack([*context[1, :2], tokens[1, K], *context[1, 3:]])
+    last = context[1, 4]
+    assert torch.equal(placed[1], torch.cat([alone, torch.stack([last, tokens[1, K + 1], last, tokens[1, K + 2]])]))
+
+
+def test_each_subject_alone_has_only_its_own_tokens():
+    context, tokens = torch.randn(2, 5, 4), torch.randn(2, 2 * K, 4)
+    apart = step_of(context, SLOTS, tokens, apart=True).context_for(CROSS, context, context)
+    words, last = context[0], context[0, 4]
+    first = [words[0], tokens[0, 0], *words[2:], tokens[0, 1], last, tokens[0, 2], last]
+    second = [*words[:3], tokens[0, K], words[4], last, tokens[0, K + 1], last, tokens[0, K + 2]]
+    assert torch.equal(apart[0], torch.stack([torch.stack(first), torch.stack(second)]))
+
+
+def test_a_repeated_prompt_has_the_further_tokens_as_often():
+    """Attention to it is the same, and so is the map of a subject; a row with fewer copies has fewer further tokens."""
+    context, tokens, query = torch.randn(1, 5, 4), torch.randn(1, 2 * K, 4), torch.randn(1, 7, 4)
+    slots = SLOTS[:1]
+    once = step_of(context, slots, tokens).context_for(CROSS, context, context)
+    twice = step_of(context.repeat(1, 2, 1), slots.repeat(1, 2), tokens)
+    longer = twice.context_for(CROSS, context, context.repeat(1, 2, 1))
+    torch.testing.assert_close(attend(query, longer, longer, 2), attend(query, once, once, 2))
+    maps = (
+        subject_attention(query, keys, with_further_places(s, 2, K - 1), 2, 2)
+        for keys, s in ((once, slots), (longer, slots.repeat(1, 2)))
+    )
+    torch.testing.assert_close(*maps)
+    mixed = with_further_places(torch.cat([slots.repeat(1, 2), torch.tensor([[0, 1] + 8 * [0]])]), 2, K - 1)
+    assert mixed[:, 10:].tolist() == [[1, 2, 1, 2, 1, 2, 1, 2], [1, 0, 1, 0, 0, 0, 0, 0]]
+
+
+@torch.no_grad()
+def test_the_further_tokens_of_an_untrained_adapter_are_the_prompts_last_one():
+    adapter, context = MoAAdapter(replace(CONFIG, image_tokens=K)), torch.randn(2, 5, 12)
+    assert isinstance(adapter.fusion, SubjectFusion)
+    adapter.fusion.zero()
+    places = with_further_places(SLOTS, 2, K - 1)
+    arguments = (context, torch.ones(2), places, torch.randn(2, 2, 8), None, torch.zeros(()))
+    step = adapter.begin(*arguments)
+    extended = torch.cat([context, context[:, -1:].expand(-1, 2 * (K - 1), -1)], dim=1)
+    assert torch.equal(step.context_for(CROSS, context, context), extended)
+    torch.nn.init.normal_(adapter.fusion.narrow.weight)
+    half = adapter.begin(*arguments, weights=torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+    whole, found = adapter.begin(*arguments).tokens, half.tokens
+    torch.testing.assert_close(found[:, :, :K], whole[:, :, :K])
+    assert torch.equal(found[:, :, K:], step.tokens[:, :, K:])
 
 
 def test_rows_without_subject_keep_their_bits():

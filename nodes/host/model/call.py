@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ....moa_attention.adapters.base import Adapter
 from ....moa_attention.method.expert import Projections
 from ....moa_attention.method.layer import Observe, RoutedLayer
+from ....moa_attention.method.prompt import with_further_places
 from ....moa_attention.routers.base import TrainingFreeRouter, subjects_of_rows
 from ....moa_attention.run.budget import ALL, AutomaticBudget, Budget
 from ....moa_attention.run.emphasis import Emphasis, Table, emphasise
@@ -99,7 +100,11 @@ def begin_state(
     """
     device, which = context.device, rows_of(rows.index, len(context))
     which = which.to(device, non_blocking=True) if isinstance(which, Tensor) else which
-    slots = rows.slots.squeeze(-1).long().to(device, non_blocking=True)
+    slots, blank = rows.slots.squeeze(-1).long(), False
+    if adapter.further_tokens:  # on the CPU, where counting does not wait
+        slots = with_further_places(slots, rows.features.shape[1], adapter.further_tokens)
+        blank = not bool(slots[rows.index, context.shape[1] :].all())
+    slots = slots.to(device, non_blocking=True)
     step = adapter.begin(
         context,
         base.model_sampling.timestep(t).float(),
@@ -109,6 +114,8 @@ def begin_state(
         torch.full((), settings.prior_bias, device=device),
         token_weights(settings.router, slots if which is None else slots[which], rows.strengths),
     )
+    if step.further is not None and blank:
+        step = replace(step, further=replace(step.further, blank=True))
     info = call_info(settings, step, rows, t)
     settings.schedule.begin_call(info)
     layers = {n: cast("RoutedLayer", m) for n, m in adapter.layers.items() if settings.layer_strength.get(n) != 0}
@@ -200,6 +207,6 @@ def with_cached_prompt(call: CallState, prompts: Tensor | None, context: Tensor)
         cross = {name: layer for name, layer in call.layers.items() if layer.spec.is_cross}
         return {name: layer.keys_values(constant, call.projections(name)) for name, layer in cross.items()}
 
-    key = (*numbers, context.shape, context.device, context.dtype)
+    key = (*numbers, call.step.slots.shape, context.shape, context.device, context.dtype)
     cached = call.settings.prompt_cache.get_or_compute(key, compute)
     return replace(call, step=replace(call.step, cached=cached))

@@ -54,7 +54,7 @@ def fresh_adapter(
 ) -> MoAAdapter:
     """An untrained adapter for a host model: experts as the prior, routers and fusion neutral, in float32.
 
-    Args: options: `rank`, `router`, `output_projection` of `MoAConfig`.
+    Args: options: `rank`, `router`, `image_tokens`, `output_projection` of `MoAConfig`.
     """
     unet, base = unet_of(model.model), type(model.model.model_config).__name__
     layers = attachment_for(model.model).layers(model.model)

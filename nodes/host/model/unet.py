@@ -147,10 +147,11 @@ def observer(
     return lambda spec, routing: observe_all(call.observers, spec, routing._replace(prior=prior))
 
 
-def host_attention(options: dict, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+def host_attention(options: dict, q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
     """The attention kernel that the user chose for the host, overrides included. Nodes that compute blocks themselves give no precision."""
     precision = options.get("attn_precision")
-    return optimized_attention(q, k, v, heads, attn_precision=precision, transformer_options=options)
+    masked: dict[str, Any] = {} if mask is None else {"mask": mask}  # overrides of other packs may not take one
+    return optimized_attention(q, k, v, heads, attn_precision=precision, transformer_options=options, **masked)
 
 
 def patch(function: Callable, which: str) -> Callable:
