@@ -78,6 +78,74 @@ def test_errors_where_people_are_count_twice(pack, monkeypatch) -> None:
     assert diffusion.velocity_loss(model, alpha_bar, clean, tokens, people) == pytest.approx(2 / 3)
 
 
+@torch.inference_mode()
+def test_the_shipped_autoencoder_computes_the_latents_of_the_recipe(pack) -> None:
+    """To the rounding of its weights to half precision, which is within a hundredth of the latents' deviation."""
+    del pack
+    latents, picture = recipe("data.latents"), torch.rand(2, 3, 128, 128)
+    shipped = recipe("model.unet").load_decoder().first_stage_model
+    scale = importlib.import_module("comfyui_moa.nodes.host.model.mini").MiniLatent.scale_factor
+    torch.testing.assert_close(shipped.taesd_encoder(picture) * scale, latents.encode(picture), rtol=0, atol=0.01)
+
+
+def test_noise_levels_of_training_are_log_normal(pack) -> None:
+    del pack
+    diffusion, (_, alpha_bar) = recipe("model.diffusion"), recipe("model.unet").new_model(IDS)
+    torch.manual_seed(0)
+    drawn = alpha_bar[diffusion.random_times(alpha_bar, 20_000)]
+    levels = ((1 - drawn) / drawn).sqrt().log()
+    assert levels.median() == pytest.approx(diffusion.LEVEL_MEAN, abs=0.05)
+    within = (levels - diffusion.LEVEL_MEAN).abs() < diffusion.LEVEL_DEVIATION
+    assert within.float().mean() == pytest.approx(0.683, abs=0.015)
+
+
+def test_muon_has_the_hidden_matrices_in_the_models_own_memory(alone) -> None:
+    training = alone.Training("base", *recipe("model.unet").new_model(IDS))
+    unet = training.model["unet"]
+    hidden = {name for name, p in unet.named_parameters() if any(p is weight for weight in training.hidden)}
+    assert "middle_block.0.in_layers.2.weight" in hidden and "input_blocks.1.1.proj_in.weight" in hidden
+    assert not {"input_blocks.0.0.weight", "out.2.weight", "time_embed.0.bias"} & hidden
+    before = unet.middle_block[0].in_layers[2].weight.detach().clone()
+    training.step(FewPictures(), 100)
+    training.step(FewPictures(), 100)  # the first step reaches the outputs alone, which begin at zero
+    assert not torch.equal(unet.middle_block[0].in_layers[2].weight, before)
+    for matrix, weight in zip(training.matrices, training.hidden, strict=True):
+        assert matrix.data_ptr() == weight.data_ptr()
+
+
+def test_the_contrast_is_least_where_two_drawings_are_alike(pack) -> None:
+    del pack
+    encoder = recipe("model.encoder")
+    people = torch.eye(8)
+    alike, mixed = (
+        encoder.contrast(torch.cat([people, people])),
+        encoder.contrast(torch.cat([people, people.roll(1, 0)])),
+    )
+    chance = encoder.contrast(torch.ones(16, 8))
+    assert alike < 0.01 < chance < mixed
+    assert chance == pytest.approx(np.log(15), abs=1e-4)
+
+
+def test_recognition_is_chance_without_the_picture_and_better_with_the_skin(pack, monkeypatch) -> None:
+    del pack
+    encoder = recipe("model.encoder")
+    monkeypatch.setitem(encoder.SPLITS, "validation", range(2500, 2570))  # of about 35 men and 35 women
+
+    class Blind(torch.nn.Module):
+        picture = 64
+
+        def forward(self, pictures):
+            return torch.randn(len(pictures), 32)
+
+    class Skin(Blind):
+        def forward(self, pictures):
+            return pictures[:, :, 30:34, 30:34].mean((2, 3))
+
+    torch.manual_seed(0)
+    assert encoder.recognition(Blind()) == pytest.approx(0.05, abs=0.05)
+    assert 0.1 < encoder.recognition(Skin()) < 0.9
+
+
 def test_a_killed_training_goes_on_to_the_same_bits(alone) -> None:
     data = FewPictures()
 

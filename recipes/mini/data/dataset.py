@@ -73,10 +73,10 @@ def place_person(cutout: np.ndarray, x: float, height: float, angle: float, mirr
 def _poses(people: int, rng: np.random.Generator) -> list[tuple[float, float]]:
     """Middle and height (pixels of the double-size canvas) of each person, left to right."""
     if people == 1:
-        return [(rng.uniform(0.3, 0.7) * S, rng.uniform(0.72, 0.92) * S)]
+        return [(rng.uniform(0.3, 0.7) * S, rng.uniform(0.88, 1.08) * S)]
     gap = rng.uniform(0.46, 0.54) * S
     left = S / 2 - gap / 2 + rng.uniform(-0.03, 0.03) * S
-    return [(x, rng.uniform(0.62, 0.76) * S) for x in (left, left + gap)]
+    return [(x, rng.uniform(0.76, 0.9) * S) for x in (left, left + gap)]
 
 
 def paint(cutouts: list[np.ndarray], place: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

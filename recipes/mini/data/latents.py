@@ -1,11 +1,13 @@
-"""MoA Mini's latent space: the strongest principal components of 8 × 8 patches of the training pictures.
+"""MoA Mini's latent space: the strongest principal components of 8 × 8 patches of pictures.
 
-With 32 components the projection keeps 25.5 dB, more than an autoencoder trained for minutes. It needs no training, and the
-base can be trained before the decoder. The decoder (`vae.py`) learns to reconstruct better than linearly from the same
-latents.
+They ship with the recipe (`components.safetensors`), because the autoencoder and every base model are made for them; `--fit`
+computes others. With 32 components the projection keeps 25.5 dB, more than an autoencoder trained for minutes. It needs no
+training, and the base can be trained before the decoder. The decoder (`vae.py`) learns to reconstruct better than linearly
+from the same latents.
 """
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ PATCH = 8
 CHANNELS = 32
 SAMPLE = 2000
 """Number of pictures from which the components are computed."""
-FILE = WORK / "latents.safetensors"
+FILE = Path(__file__).with_name("components.safetensors")
 
 
 def patches(pictures: Tensor) -> Tensor:
@@ -54,9 +56,7 @@ def fit_projection() -> dict[str, Tensor]:
 
 @cache
 def projection() -> dict[str, Tensor]:
-    """The fitted projection, computed once and kept in `.mini/`."""
-    if not FILE.is_file():
-        save_file(fit_projection(), FILE)
+    """The projection that ships with the recipe."""
     return load_file(FILE)
 
 
@@ -80,7 +80,9 @@ def preview_factors() -> tuple[Tensor, Tensor]:
 
 
 def main(argv: list[str]) -> None:
-    """Write `.mini/<split>_latents.npy`, (N,32,16,16) float16."""
+    """Write `.mini/<split>_latents.npy`, (N,32,16,16) float16; with `--fit` compute the components first."""
+    if "--fit" in argv:
+        save_file(fit_projection(), FILE)
     for split in COUNTS:
         images = load(split).images
         chunks = [encode(to_pictures(images[i : i + 250])).half() for i in range(0, len(images), 250)]

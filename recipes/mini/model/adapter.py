@@ -1,4 +1,7 @@
-"""Train MoA Mini's adapter, with the trainer of `moa_attention.training`."""
+"""Train MoA Mini's adapter, with the trainer of `moa_attention.training`.
+
+Several processes: `accelerate launch --cpu --num_processes 2` in front of `recipes/run.py mini.model.adapter`.
+"""
 
 import argparse
 import time
@@ -7,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Generator, Tensor
 
@@ -22,6 +26,7 @@ from ....nodes.host.files.mini_files import load_mini
 from ....nodes.host.model.layers import fresh_adapter
 from ....nodes.host.prompts.prompt_words import Prompt, word_tokens
 from ....nodes.host.training.trainer import TrainingSession
+from ...adapter.workers import Accelerated
 from ..data.dataset import MASK_SIZE, load
 from ..data.faces import VARIANTS, WEIGHTS, WORK, load_cutouts
 from ..data.references import draw_references
@@ -33,6 +38,8 @@ from .session import DEVICE
 
 NOUNS = ("man", "woman")
 SUBJECTS = 2
+PAIR_RATE = 0.75
+"""Of pictures with two people, where a subject must be bound to its own word."""
 APPEAR_RATE = 0.9
 """Probability that a person of a picture is a subject (FastComposer's); each picture keeps at least one."""
 SUM = 16 * 16 / ROUTER_PIXELS
@@ -45,12 +52,11 @@ CONFIG = TrainConfig(
     warmup=100,
     ema_decay=0.998,
     noisiness=2,
-    # Ordinary CPUs emulate bfloat16, an order of magnitude slower than they compute in float32.
-    precision="float32" if DEVICE.type == "cpu" else "bfloat16",
     router_weight=3e-3 * SUM,
     router_foreground=0.3,
     object_weight=1e-2,
     object_layers="all",
+    consistency_weight=1.0,
 )
 
 
@@ -102,7 +108,8 @@ class Examples:
         shard = load(split)
         self.records, self.masks, self.side = shard.records, shard.masks, side
         self.latents = np.load(WORK / f"{split}_latents.npy", mmap_mode="r")
-        self.rows = np.flatnonzero(np.isin(shard.records["scene"], [list(SCENES).index(place) for place in places]))
+        shown = np.isin(shard.records["scene"], [list(SCENES).index(place) for place in places])
+        self.alone, self.pairs = (np.flatnonzero(shown & (shard.records["people"] == people)) for people in (1, 2))
         self.prompts = EncodedCaptions(clip, shard.records["caption"])
         self.cutouts = load_cutouts()
 
@@ -122,7 +129,8 @@ class Examples:
 
     def draw(self, generator: Generator) -> tuple[int, Tensor, Tensor]:
         """A picture, which of its people are subjects (S,), and their references (S,3,side,side)."""
-        index = int(self.rows[int(torch.randint(len(self.rows), (), generator=generator))])
+        rows = self.pairs if torch.rand((), generator=generator) < PAIR_RATE else self.alone
+        index = int(rows[int(torch.randint(len(rows), (), generator=generator))])
         drawing = torch.from_numpy(self.records["drawing"][index].astype(np.int64))  # (S,), -1 for no person
         present = (drawing >= 0) & (torch.rand(drawing.shape, generator=generator) < APPEAR_RATE)
         present[0] |= ~present.any()
@@ -138,7 +146,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--shipped", action="store_true", help="start from the shipped adapter")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after this time; the next call resumes")
     options = parser.parse_args(argv)
-    config = replace(CONFIG, steps=options.steps)
+    config, workers = replace(CONFIG, steps=options.steps), Accelerated(Accelerator())
 
     torch.manual_seed(config.seed)
     model, clip = load_base()
@@ -147,15 +155,18 @@ def main(argv: list[str]) -> None:
     started, rows = time.time(), RunLog(WORK / "adapter.jsonl", digits=5)
 
     def log(step: int, numbers: dict[str, float], _averaged: MoAAdapter) -> None:
-        rows.step(step, {"minutes": round((time.time() - started) / 60, 2), **numbers})
+        if workers.rank == 0:
+            rows.step(step, {"minutes": round((time.time() - started) / 60, 2), **numbers})
 
     def in_time() -> bool:
         return time.time() - started < options.minutes * 60
 
     assert adapter.encoder is not None
     examples = Examples(clip, adapter.encoder.picture)
-    session = TrainingSession(model, adapter, config, WORK / "adapter_state.safetensors", log, in_time)
+    session = TrainingSession(model, adapter, config, WORK / "adapter_state.safetensors", log, in_time, workers)
     trained = session.run(examples)
+    if workers.rank:
+        return
     recommended = {"strength": STRENGTH, "start_percent": START, "guidance": GUIDANCE}
     provenance = {
         "data": "MoA Mini's own renders, training identities only",

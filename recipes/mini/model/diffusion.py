@@ -12,6 +12,8 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 
 PEOPLE_WEIGHT = 2.0
 """Of the loss where people are; 1 elsewhere."""
+LEVEL_MEAN, LEVEL_DEVIATION = -0.3, 1.2
+"""Of the logarithm of the noise level in training; the latents' own deviation is 1."""
 
 
 def plain_attention(_host: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int, **_options: object) -> Tensor:
@@ -46,6 +48,16 @@ def clean_from(alpha_bar: Tensor, time: Tensor, noisy: Tensor, velocity: Tensor)
     return signal * noisy - share * velocity
 
 
+def random_times(alpha_bar: Tensor, count: int) -> Tensor:
+    """Timesteps `[count]` whose logarithm of the noise level is normal (Karras et al., arXiv 2206.00364).
+
+    Evenly drawn timesteps are mostly so noisy that a picture's details cannot be seen, let alone learnt.
+    """
+    levels = ((1 - alpha_bar) / alpha_bar).sqrt().log()
+    wanted = torch.randn(count, device=alpha_bar.device) * LEVEL_DEVIATION + LEVEL_MEAN
+    return torch.searchsorted(levels, wanted).clamp(max=len(levels) - 1)
+
+
 def velocity_loss(model: nn.ModuleDict, alpha_bar: Tensor, clean: Tensor, tokens: Tensor, people: Tensor) -> Tensor:
     """`velocity_error` of a base model with captions, at random timesteps.
 
@@ -57,8 +69,7 @@ def velocity_loss(model: nn.ModuleDict, alpha_bar: Tensor, clean: Tensor, tokens
     def velocity(noisy: Tensor, time: Tensor) -> Tensor:
         return predict(model["unet"], noisy.to(kind), time, context)
 
-    time = torch.randint(len(alpha_bar), (len(clean),)).to(DEVICE)
-    return velocity_error(velocity, alpha_bar, time, clean, people)
+    return velocity_error(velocity, alpha_bar, random_times(alpha_bar, len(clean)), clean, people)
 
 
 def velocity_error(velocity_at: Velocity, alpha_bar: Tensor, time: Tensor, clean: Tensor, people: Tensor) -> Tensor:

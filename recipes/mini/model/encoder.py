@@ -1,11 +1,13 @@
-"""Pretrains the image encoder inside MoA Mini's adapter as a classifier of faces.
+"""Pretrains the image encoder inside MoA Mini's adapter on the training people.
 
-A diffusion loss alone trains an encoder slowly. So it first learns, in a few minutes on the training identities, to
-classify the parts of a face (skin, hair, head, eyes, nose, beard). The adapter's training continues from there.
+A diffusion loss alone trains an encoder slowly. So it first learns, in a few minutes, to classify the parts of a face (skin,
+hair, head, eyes, nose, beard), and to find two drawings of one person among those of others (InfoNCE, arXiv 1807.03748). The
+adapter's training continues from there.
 """
 
 import argparse
 import json
+import math
 import time
 
 import numpy as np
@@ -15,13 +17,19 @@ from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 
 from ....moa_attention.adapters.vision import ImageEncoder
+from ....moa_attention.subjects.reference import prepare_reference
+from ....moa_attention.training.precision import mixed_precision
 from ..data.faces import SPLITS, VARIANTS, WORK, load_cutouts, read_archive
+from ..data.identities import Identities
 from ..data.references import draw_references
 from .session import DEVICE
 
 IMAGE_WIDTH = 128
 FILE = WORK / "encoder.safetensors"
-BATCH = 64
+PEOPLE = 64
+"""In a batch, each in two drawings."""
+TEMPERATURE = 0.1
+CANDIDATES = 20
 
 
 def label_faces() -> tuple[np.ndarray, list[int]]:
@@ -43,26 +51,54 @@ class LabelledFaces:
         self.side, self.cutouts = side, load_cutouts()
         self.labels, self.classes = label_faces()
 
-    def draw(self, split: str, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Pictures (count,3,side,side) and class numbers (count,parts)."""
-        drawings = np.array(SPLITS[split])[torch.randint(0, len(SPLITS[split]), (count,), generator=generator)]
-        drawings = drawings * VARIANTS + torch.randint(0, VARIANTS, (count,), generator=generator).numpy()
+    def draw(self, split: str, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Two drawings of each of PEOPLE: pictures (2 PEOPLE,3,side,side), the second ones after the first; parts (2 PEOPLE,parts)."""
+        people = torch.randperm(len(SPLITS[split]), generator=generator)[:PEOPLE] + SPLITS[split].start
+        first = torch.randint(VARIANTS, (PEOPLE,), generator=generator)
+        second = (first + torch.randint(1, VARIANTS, (PEOPLE,), generator=generator)) % VARIANTS
+        drawings = (torch.cat([people, people]) * VARIANTS + torch.cat([first, second])).numpy()
         pictures = draw_references(self.cutouts[drawings], self.side, generator)
         return pictures.to(DEVICE), torch.from_numpy(self.labels[drawings]).to(DEVICE)
 
 
+def contrast(features: Tensor) -> Tensor:
+    """Mean cross-entropy of finding each drawing's other one, (2P,F), by the cosine."""
+    unit = F.normalize(features, dim=1)
+    alike = unit @ unit.T / TEMPERATURE
+    alike = alike.masked_fill(torch.eye(len(unit), dtype=torch.bool, device=unit.device), -math.inf)
+    others = torch.arange(len(unit), device=unit.device).roll(len(unit) // 2)
+    return F.cross_entropy(alike, others)
+
+
 @torch.no_grad()
-def accuracies(encoder: ImageEncoder, heads: nn.ModuleList, faces: LabelledFaces) -> list[float]:
-    """Of each part, on 512 pictures of validation identities."""
-    pictures, truth = faces.draw("validation", 512, Generator().manual_seed(1))
-    features = encoder(pictures)
-    return [(head(features).argmax(1) == truth[:, i]).float().mean().item() for i, head in enumerate(heads)]
+def recognition(encoder: ImageEncoder, split: str = "validation") -> float:
+    """Probability that of CANDIDATES people of one sex the right one is nearest, with references prepared as in use."""
+    identities, right = Identities(), []
+    for noun in ("man", "woman"):
+        people = [i for i in SPLITS[split] if identities.noun(i) == noun]
+        shown, sought = (
+            F.normalize(
+                torch.cat(
+                    [
+                        encoder(prepare_reference(identities.reference(i, v), None, encoder.picture).to(DEVICE))
+                        for i in people
+                    ]
+                ),
+                dim=1,
+            )
+            for v in (0, 1)
+        )
+        alike = sought @ shown.T
+        nearer = (alike > alike.diagonal()[:, None]).sum(1).tolist()
+        others, rivals = len(people) - 1, CANDIDATES - 1
+        right += [math.comb(others - n, rivals) / math.comb(others, rivals) for n in nearer]
+    return float(np.mean(right))
 
 
 def main(argv: list[str]) -> None:
-    """Train for `--steps`, reporting accuracies on validation identities, and write `.mini/encoder.safetensors`."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=2000)
+    """Train for `--steps`, reporting the recognition of validation people, and write `.mini/encoder.safetensors`."""
+    parser = argparse.ArgumentParser(prog="mini.model.encoder", description=__doc__)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
 
@@ -74,16 +110,17 @@ def main(argv: list[str]) -> None:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=arguments.steps)
     started = time.time()
     for step in range(arguments.steps):
-        pictures, truth = faces.draw("train", BATCH, Generator().manual_seed(arguments.seed * 1_000_003 + step))
-        features = encoder(pictures)
-        loss = torch.stack([F.cross_entropy(head(features), truth[:, i]) for i, head in enumerate(heads)]).mean()
+        pictures, truth = faces.draw("train", Generator().manual_seed(arguments.seed * 1_000_003 + step))
+        with mixed_precision(DEVICE):
+            features = encoder(pictures).float()
+        parts = torch.stack([F.cross_entropy(head(features), truth[:, i]) for i, head in enumerate(heads)]).mean()
+        loss = parts + contrast(features)
         loss.backward()
         optimiser.step()
         optimiser.zero_grad()
         schedule.step()
         if (step + 1) % 200 == 0:
-            found, seconds = accuracies(encoder, heads, faces), time.time() - started
-            print(
-                json.dumps({"step": step + 1, "loss": loss.item(), "accuracy": found, "seconds": seconds}), flush=True
-            )
+            line = {"step": step + 1, "parts": parts.item(), "loss": loss.item(), "recognised": recognition(encoder)}
+            print(json.dumps({**line, "seconds": round(time.time() - started)}), flush=True)
+            save_file(encoder.state_dict(), FILE)
     save_file(encoder.state_dict(), FILE)
