@@ -7,6 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from comfyui_moa.moa_attention.formats.adapter import load_adapter
+from comfyui_moa.moa_attention.training.base import Batch
 
 KEYS = {
     "cases", "identity_rank1_of_20", "identity_rank1_prior", "identity_rank1_pinned", "identity_kept", "judge_ceiling",
@@ -45,3 +48,20 @@ def test_a_stopped_evaluation_resumes(
     assert 0 < figures["background_change_kept"] < figures["background_change"] < figures["background_change_pinned"]
     assert "| keep background " in capsys.readouterr().out
     assert (tmp_path / "eval_sheet.png").is_file() and not (tmp_path / "eval").exists()
+
+
+def test_errors_of_denoising_are_the_priors_where_it_has_nearly_all_of_the_share(pack, monkeypatch) -> None:
+    del pack
+    denoising = importlib.import_module("comfyui_moa.recipes.mini.judging.denoising")
+    adapter = load_adapter(denoising.WEIGHTS / "adapter.safetensors").float()
+    slots, masks = torch.zeros(2, 77, dtype=torch.long), torch.zeros(2, 1, 16, 16)
+    slots[:, 2], masks[:, :, 4:, 4:12] = 1, 1
+    side = adapter.encoder.picture
+    batch = Batch(torch.randn(2, 32, 16, 16), torch.randn(2, 77, 128), slots, torch.rand(2, 1, 3, side, side), masks)
+    monkeypatch.setattr(denoising, "Examples", lambda clip, side, split: lambda lot: batch)
+    monkeypatch.setattr(denoising, "LEVELS", 2)
+    monkeypatch.setattr(denoising, "BATCH", 2)
+    with torch.no_grad():
+        alone, mixed = (denoising.denoising_errors(adapter, bias) for bias in (1000.0, 0.0))
+    assert alone == pytest.approx(dict.fromkeys(alone, 1.0), abs=1e-4)
+    assert abs(mixed["denoise_right"] - 1) > 1e-3 and mixed["denoise_right"] != mixed["denoise_wrong"]

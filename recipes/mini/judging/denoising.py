@@ -9,7 +9,6 @@ import comfy.model_management
 import torch
 
 from ....moa_attention.adapters.moa import MoAAdapter
-from ....moa_attention.run.strength import PRIOR_ONLY
 from ....moa_attention.training.held_out import squared_error
 from ....moa_attention.training.lots import Lot, generator_for
 from ....moa_attention.training.objective import draw_noise
@@ -34,7 +33,7 @@ def denoising_errors(adapter: MoAAdapter, prior_bias: float) -> dict[str, float]
     comfy.model_management.load_models_gpu([model, patcher])
     assert adapter.encoder is not None
     examples = Examples(clip, adapter.encoder.picture, "test")
-    prior, ours = HostBase(model, patcher, PRIOR_ONLY), HostBase(model, patcher, prior_bias)
+    base = HostBase(model, patcher, prior_bias)
     inside, outside = torch.zeros(3), torch.zeros(3)  # of prior, right and wrong
     for level in range(LEVELS):
         generators = [generator_for("denoising", level, place) for place in range(BATCH)]
@@ -42,8 +41,8 @@ def denoising_errors(adapter: MoAAdapter, prior_bias: float) -> dict[str, float]
         wrong = replace(batch, references=batch.references.roll(1, 0))
         noise, share = draw_noise(generators, batch.latents), (level + 0.5) / LEVELS
         mask = batch.masks.sum(dim=1, keepdim=True).clamp(max=1)
-        compared = ((prior, batch), (ours, batch), (ours, wrong))
-        errors = torch.stack([squared_error(base, adapter, given, noise, share)[0] for base, given in compared])
+        compared = ((None, batch), (adapter, batch), (adapter, wrong))
+        errors = torch.stack([squared_error(base, with_it, given, noise, share)[0] for with_it, given in compared])
         inside += (errors * mask).sum(dim=(1, 2, 3, 4)).cpu()
         outside += (errors * (1 - mask)).sum(dim=(1, 2, 3, 4)).cpu()
     (_, right, wrong), (_, background, _) = (inside / inside[0]).tolist(), (outside / outside[0]).tolist()
