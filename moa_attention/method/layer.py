@@ -133,8 +133,8 @@ def attend_to_each(
     subjects = key.shape[1]
     each = query[:, None].expand(-1, subjects, -1, -1)
     q, k, v = (rearrange(x, "b s n d -> (b s) n d") for x in (each, key, value))
-    options = {} if mask is None else {"mask": mask.flatten(0, 1)}
-    return rearrange(attend(q, k, v, heads, **options), "(b s) n d -> b s n d", s=subjects)
+    attended = attend(q, k, v, heads, None if mask is None else mask.flatten(0, 1))
+    return rearrange(attended, "(b s) n d -> b s n d", s=subjects)
 
 
 class RoutedLayer(nn.Module):
@@ -288,5 +288,5 @@ class MoALayer(RoutedLayer):
             each = without_unshared(attend_to_each(attend, query, key, value, heads, mask), parts)
             attended = torch.einsum("bsn,bsnd->bnd", parts, each)
         else:
-            attended = attend(query, key, value, heads, **({} if mask is None else {"mask": mask}))
+            attended = attend(query, key, value, heads, mask)
         return mix(prior, (self.to_out or base.to_out)(attended), gate.personal)

@@ -172,11 +172,11 @@ class Step:
         """Tokens (R,S·K,C) put at their places (R,M,C): -> (R,M,C), or (R,S,M,C) where the subjects are apart."""
         owners = self.cache.owners
         if not owners:
-            every, count = token_owners(self.slots), subjects.shape[1] if self.apart else 1
+            every, each = token_owners(self.slots), 1
             if self.further is not None:
-                every, count = every._replace(token=self.further.numbers), -(-count // self.further.image_tokens)
-            each = [every._replace(owned=self.slots == s + 1) for s in range(count)] if count > 1 else [every]
-            owners.extend(each)
+                every, each = every._replace(token=self.further.numbers), self.further.image_tokens
+            count = subjects.shape[1] // each
+            owners.extend([every._replace(owned=self.slots == s + 1) for s in range(count)] if self.apart else [every])
         prompts = [place_tokens(words, of_each, subjects) for of_each in owners]
         return prompts[0] if len(prompts) == 1 else torch.stack(prompts, dim=1)
 

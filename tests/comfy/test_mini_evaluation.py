@@ -53,6 +53,7 @@ def test_a_stopped_evaluation_resumes(
 def test_errors_of_denoising_are_the_priors_where_it_has_nearly_all_of_the_share(pack, monkeypatch) -> None:
     del pack
     denoising = importlib.import_module("comfyui_moa.recipes.mini.judging.denoising")
+    torch.manual_seed(0)
     adapter = load_adapter(denoising.WEIGHTS / "adapter.safetensors").float()
     slots, masks = torch.zeros(2, 77, dtype=torch.long), torch.zeros(2, 1, 16, 16)
     slots[:, 2], masks[:, :, 4:, 4:12] = 1, 1
@@ -64,4 +65,4 @@ def test_errors_of_denoising_are_the_priors_where_it_has_nearly_all_of_the_share
     with torch.no_grad():
         alone, mixed = (denoising.denoising_errors(adapter, bias) for bias in (1000.0, 0.0))
     assert alone == pytest.approx(dict.fromkeys(alone, 1.0), abs=1e-4)
-    assert abs(mixed["denoise_right"] - 1) > 1e-3 and mixed["denoise_right"] != mixed["denoise_wrong"]
+    assert abs(mixed["denoise_outside"] - 1) > 1e-2 and abs(mixed["denoise_wrong"] - mixed["denoise_right"]) > 1e-3

@@ -72,11 +72,12 @@ class Evaluator:
 
     def ceiling(self, cases: Sequence[SceneCase]) -> float:
         """Share of *drawn* pictures in which every person is recognised: no model does better, as the judge itself errs."""
-        drawn = []
-        for case in cases:
-            cutouts = [self.identities.cutout(identity, 0) for identity in case.people]
-            drawn.append(as_tensor(paint(cutouts, case.scene, np.random.default_rng(case.seed))[0]))
-        return self.identity(torch.stack(drawn), cases)
+        return self.identity(torch.stack([self.drawn(case) for case in cases]), cases)
+
+    def drawn(self, case: SceneCase) -> Tensor:
+        """A drawn picture of a case, (3,128,128)."""
+        cutouts = [self.identities.cutout(identity, 0) for identity in case.people]
+        return as_tensor(paint(cutouts, case.scene, np.random.default_rng(case.seed))[0])
 
     def scene(self, images: Tensor, cases: Sequence[SceneCase]) -> float:
         """Share of images whose scene is recognised."""

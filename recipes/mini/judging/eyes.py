@@ -1,4 +1,4 @@
-"""Two sheets for the eyes of somebody who knows nothing of the work: `python recipes/run.py mini.judging.eyes`.
+"""Two sheets that a person without knowledge of the work judges by eye: `python recipes/run.py mini.judging.eyes`.
 
 * `eyes_people.png`: generated pictures of people of the test split, each beside four references of the same sex, of which
   one is right. Which?
@@ -17,11 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from ....moa_attention.pictures import CELL, column, row, to_image
-from ..data.dataset import paint
 from ..data.faces import WORK
 from ..figures import image_cell, padded
 from .evaluation_set import EvaluationSet, prepare
-from .evaluator import as_tensor
 from .pipeline import MiniPipeline
 
 CHOICES = 4
@@ -46,8 +44,7 @@ def pairs_sheet(chosen: EvaluationSet, images: Tensor, rng: np.random.Generator)
     """A row for each case, and the letters of the generated pictures."""
     rows, answers = [], []
     for number, (case, image) in enumerate(zip(chosen.singles, images, strict=True), start=1):
-        cutout = chosen.evaluator.identities.cutout(case.people[0], 0)
-        drawn = as_tensor(paint([cutout], case.scene, np.random.default_rng(case.seed))[0])
+        drawn = chosen.evaluator.drawn(case)
         pair = [drawn, image] if rng.random() < 0.5 else [image, drawn]
         answers.append("A" if pair[0] is image else "B")
         rows.append(row([(f"{number} {letter}", image_cell(p)) for letter, p in zip("AB", pair, strict=True)]))

@@ -155,8 +155,7 @@ def main(argv: list[str]) -> None:
     started, rows = time.time(), RunLog(WORK / "adapter.jsonl", digits=5)
 
     def log(step: int, numbers: dict[str, float], _averaged: MoAAdapter) -> None:
-        if workers.rank == 0:
-            rows.step(step, {"minutes": round((time.time() - started) / 60, 2), **numbers})
+        rows.step(step, {"minutes": round((time.time() - started) / 60, 2), **numbers})
 
     def in_time() -> bool:
         return time.time() - started < options.minutes * 60

@@ -9,6 +9,7 @@ import argparse
 import json
 import math
 import time
+from functools import cache
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from ....moa_attention.training.precision import mixed_precision
 from ..data.faces import SPLITS, VARIANTS, WORK, load_cutouts, read_archive
 from ..data.identities import Identities
 from ..data.references import draw_references
+from ..judging.cases import CANDIDATES
 from .session import DEVICE
 
 IMAGE_WIDTH = 128
@@ -29,7 +31,6 @@ FILE = WORK / "encoder.safetensors"
 PEOPLE = 64
 """In a batch, each in two drawings."""
 TEMPERATURE = 0.1
-CANDIDATES = 20
 
 
 def label_faces() -> tuple[np.ndarray, list[int]]:
@@ -70,27 +71,25 @@ def contrast(features: Tensor) -> Tensor:
     return F.cross_entropy(alike, others)
 
 
+@cache
+def pairs_in_use(split: str, noun: str, side: int) -> tuple[Tensor, Tensor]:
+    """Two drawings of each person of one sex, prepared as in use: (P,3,side,side) twice."""
+    identities = Identities()
+    people = [i for i in SPLITS[split] if identities.noun(i) == noun]
+    first, second = (torch.cat([identities.reference(i, variant) for i in people]) for variant in (0, 1))
+    return prepare_reference(first, None, side), prepare_reference(second, None, side)
+
+
 @torch.no_grad()
 def recognition(encoder: ImageEncoder, split: str = "validation") -> float:
     """Probability that of CANDIDATES people of one sex the right one is nearest, with references prepared as in use."""
-    identities, right = Identities(), []
+    right = []
     for noun in ("man", "woman"):
-        people = [i for i in SPLITS[split] if identities.noun(i) == noun]
-        shown, sought = (
-            F.normalize(
-                torch.cat(
-                    [
-                        encoder(prepare_reference(identities.reference(i, v), None, encoder.picture).to(DEVICE))
-                        for i in people
-                    ]
-                ),
-                dim=1,
-            )
-            for v in (0, 1)
-        )
+        pictures = pairs_in_use(split, noun, encoder.picture)
+        shown, sought = (F.normalize(encoder(each.to(DEVICE)), dim=1) for each in pictures)
         alike = sought @ shown.T
         nearer = (alike > alike.diagonal()[:, None]).sum(1).tolist()
-        others, rivals = len(people) - 1, CANDIDATES - 1
+        others, rivals = len(alike) - 1, CANDIDATES - 1
         right += [math.comb(others - n, rivals) / math.comb(others, rivals) for n in nearer]
     return float(np.mean(right))
 
