@@ -9,6 +9,7 @@ from einops import rearrange
 from torch import Generator, Tensor
 
 from ....moa_attention.subjects.reference import GREY, prepare_reference
+from .faces import VARIANTS
 
 WHOLE_RATE = 0.5
 """Of references that show the whole cut-out, prepared as in use."""
@@ -18,6 +19,12 @@ TILT = math.radians(12)
 def uniform(count: int, low: float, high: float, generator: Generator) -> Tensor:
     """(count,) numbers between low and high."""
     return low + (high - low) * torch.rand(count, generator=generator)
+
+
+def other_drawings(drawings: Tensor, generator: Generator) -> Tensor:
+    """Of each person another drawing, as numbers of drawings (...); -1, no drawing, gives one of the first person."""
+    other = (drawings % VARIANTS + torch.randint(1, VARIANTS, drawings.shape, generator=generator)) % VARIANTS
+    return drawings.clamp(min=0) // VARIANTS * VARIANTS + other
 
 
 def random_framings(count: int, generator: Generator) -> Tensor:

@@ -28,8 +28,8 @@ from ....nodes.host.prompts.prompt_words import Prompt, word_tokens
 from ....nodes.host.training.trainer import TrainingSession
 from ...adapter.workers import Accelerated
 from ..data.dataset import MASK_SIZE, load
-from ..data.faces import VARIANTS, WEIGHTS, WORK, load_cutouts
-from ..data.references import draw_references
+from ..data.faces import WEIGHTS, WORK, load_cutouts
+from ..data.references import draw_references, other_drawings
 from ..data.scenes import SCENES
 from ..judging.pipeline import GUIDANCE, START, STRENGTH
 from .encoder import FILE as ENCODER
@@ -134,8 +134,7 @@ class Examples:
         drawing = torch.from_numpy(self.records["drawing"][index].astype(np.int64))  # (S,), -1 for no person
         present = (drawing >= 0) & (torch.rand(drawing.shape, generator=generator) < APPEAR_RATE)
         present[0] |= ~present.any()
-        other = (drawing % VARIANTS + torch.randint(1, VARIANTS, drawing.shape, generator=generator)) % VARIANTS
-        shown = drawing.clamp(min=0) // VARIANTS * VARIANTS + other
+        shown = other_drawings(drawing, generator)
         return index, present, draw_references(self.cutouts[shown.numpy()], self.side, generator)
 
 

@@ -22,7 +22,7 @@ from ....moa_attention.subjects.reference import prepare_reference
 from ....moa_attention.training.precision import mixed_precision
 from ..data.faces import SPLITS, VARIANTS, WORK, load_cutouts, read_archive
 from ..data.identities import Identities
-from ..data.references import draw_references
+from ..data.references import draw_references, other_drawings
 from ..judging.cases import CANDIDATES
 from .session import DEVICE
 
@@ -55,9 +55,8 @@ class LabelledFaces:
     def draw(self, split: str, generator: Generator) -> tuple[Tensor, Tensor]:
         """Two drawings of each of PEOPLE: pictures (2 PEOPLE,3,side,side), the second ones after the first; parts (2 PEOPLE,parts)."""
         people = torch.randperm(len(SPLITS[split]), generator=generator)[:PEOPLE] + SPLITS[split].start
-        first = torch.randint(VARIANTS, (PEOPLE,), generator=generator)
-        second = (first + torch.randint(1, VARIANTS, (PEOPLE,), generator=generator)) % VARIANTS
-        drawings = (torch.cat([people, people]) * VARIANTS + torch.cat([first, second])).numpy()
+        first = people * VARIANTS + torch.randint(VARIANTS, (PEOPLE,), generator=generator)
+        drawings = torch.cat([first, other_drawings(first, generator)]).numpy()
         pictures = draw_references(self.cutouts[drawings], self.side, generator)
         return pictures.to(DEVICE), torch.from_numpy(self.labels[drawings]).to(DEVICE)
 
