@@ -34,7 +34,7 @@ def small(pack, tmp_path):
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)  # outputs start at zero, which would hide mistakes
     model.eval().half().float()
-    header = {"latent_rgb_factors": "[]", "latent_rgb_factors_bias": "[]"}
+    header = {"latent_rgb_factors": "[]", "latent_rgb_factors_bias": "[]", "linear_end": "0.0224"}
     vae.export(model["unet"].state_dict(), tmp_path / "unet.safetensors", 0, **header)
     vae.export(text.text_weights(model["text"]), tmp_path / "clip.safetensors", 0)
     mini = module("nodes.host.files.mini_files")
@@ -73,6 +73,14 @@ def test_velocity_has_the_hosts_meaning(small) -> None:
     velocity = model["unet"](noisy, torch.tensor([500.0]), context=context)
     host = patcher.model.apply_model(x * sigma, sigma[None], c_crossattn=context)
     torch.testing.assert_close(host, signal * noisy - noise_share * velocity, rtol=0, atol=1e-4)
+
+
+def test_at_the_noisiest_timestep_not_even_the_mean_colour_is_seen(small) -> None:
+    """A model that sees it in training takes the noise of sampling for a picture's layout."""
+    _, alpha_bar, patcher, _ = small
+    noisiest = patcher.model.model_sampling.sigma_max
+    torch.testing.assert_close(noisiest, ((1 - alpha_bar[-1]) / alpha_bar[-1]).sqrt())
+    assert noisiest == pytest.approx(100, rel=0.05)
 
 
 def test_a_trained_encoder_is_not_needed(pack, monkeypatch) -> None:

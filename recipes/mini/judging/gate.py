@@ -1,8 +1,9 @@
 """Whether the base is good enough to train an adapter on: its errors where people are, on validation pictures.
 
-Prints, for a folder of weights or a training state: the mean squared velocity error where people are at t = 300 (the bar is
-0.35), and how near the decoded clean picture that it predicts at t = 100 is to the true one, again where people are, in dB
-(the bar is 26). Every model sees the same pictures and noise.
+Prints, for a folder of weights or a training state: the mean squared velocity error where people are at a noise level of 0.83
+(the bar is 0.35), and how near the decoded clean picture that it predicts at a level of 0.34 is to the true one, again where
+people are, in dB (the bar is 26). The levels are those of t = 300 and t = 100 in the usual schedule. Every model sees the same
+pictures and noise.
 """
 
 import argparse
@@ -22,7 +23,8 @@ from ..model.text import encode_text, tokenise
 from ..model.unet import decode_latents, load_decoder, load_model
 
 PICTURES, BATCH = 200, 50
-VELOCITY_AT, PICTURE_AT = 300, 100
+VELOCITY_AT, PICTURE_AT = 0.83, 0.34
+"""Noise levels."""
 
 
 def people_in(masks: np.ndarray, side: int) -> Tensor:
@@ -33,11 +35,12 @@ def people_in(masks: np.ndarray, side: int) -> Tensor:
 
 @torch.no_grad()
 def predict_at(
-    base: tuple[nn.ModuleDict, Tensor], level: int, clean: Tensor, noise: Tensor, captions: list[str]
+    base: tuple[nn.ModuleDict, Tensor], level: float, clean: Tensor, noise: Tensor, captions: list[str]
 ) -> tuple[Tensor, Tensor]:
-    """The squared velocity error `[B, 1, h, w]` at timestep `level`, and the clean latents that the model predicts there."""
+    """The squared velocity error `[B, 1, h, w]` at a noise level, and the clean latents that the model predicts there."""
     model, alpha_bar = base
-    time = torch.full((len(clean),), level, device=DEVICE)
+    levels = ((1 - alpha_bar) / alpha_bar).sqrt()
+    time = (levels - level).abs().argmin().expand(len(clean))
     noisy, velocity = noisy_and_velocity(alpha_bar, time, clean, noise)
     context = encode_text(model["text"], tokenise(captions).to(DEVICE))
     predicted = predict(model["unet"], noisy, time.float(), context)
@@ -74,7 +77,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("path", type=Path, nargs="?", default=WEIGHTS, help="folder of weights, or training state")
     numbers = gate(parser.parse_args(argv).path)
     print(
-        "inside people: velocity error {velocity_error:.4f} at t=300, PSNR {picture_db:.2f} dB at t=100".format(
+        "inside people: velocity error {velocity_error:.4f} at noise 0.83, PSNR {picture_db:.2f} dB at noise 0.34".format(
             **numbers
         )
     )

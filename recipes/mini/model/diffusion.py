@@ -12,7 +12,7 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 
 PEOPLE_WEIGHT = 2.0
 """Of the loss where people are; 1 elsewhere."""
-LEVEL_MEAN, LEVEL_DEVIATION = -0.3, 1.2
+LEVEL_MEAN, LEVEL_DEVIATION = 0.5, 1.3
 """Of the logarithm of the noise level in training; the latents' own deviation is 1."""
 
 
