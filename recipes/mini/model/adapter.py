@@ -1,6 +1,6 @@
 """Train MoA Mini's adapter, with the trainer of `moa_attention.training`.
 
-Several processes: `accelerate launch --cpu --num_processes 2` in front of `recipes/run.py mini.model.adapter`.
+Several processes: `.venv/bin/torchrun --nproc_per_node 2 recipes/run.py mini.model.adapter`.
 """
 
 import argparse
