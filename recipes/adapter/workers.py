@@ -1,5 +1,6 @@
 """Several processes through Hugging Face Accelerate: start with `accelerate launch`, or without for a single one."""
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import cast
@@ -17,8 +18,18 @@ CONNECTION_LOST = ("Connection closed by peer", "Connection reset by peer", "Bro
 """In the messages of Gloo, which has no type of error of its own."""
 
 
-def check_workers(kind: DistributedType) -> None:
-    """Raises: ValueError for launches that shard the adapter (FSDP, DeepSpeed)."""
+def check_workers(kind: DistributedType, count: int) -> None:
+    """Whether `count` processes train together.
+
+    Raises: ValueError for launches that shard the adapter (FSDP, DeepSpeed), and where the launcher has started more processes than
+    Accelerate knows of.
+    """
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started != count:
+        raise ValueError(
+            f"The launcher has started {started} processes, but Accelerate knows of {count}. Each would train by itself and "
+            "overwrite the files of the others. On a CPU, set the environment variable ACCELERATE_USE_CPU=true."
+        )
     if kind not in WHOLE:
         raise ValueError(
             f"Accelerate was launched for {kind.value}, which divides a model among processes, but training needs the whole "
@@ -55,7 +66,7 @@ class Accelerated:
     """
 
     def __init__(self, accelerator: Accelerator):
-        check_workers(accelerator.distributed_type)
+        check_workers(accelerator.distributed_type, accelerator.num_processes)
         self.accelerator = accelerator
         self.count: int = accelerator.num_processes
         self.rank: int = accelerator.process_index

@@ -249,6 +249,14 @@ def test_a_run_with_nothing_to_train_on_is_refused_with_the_reasons(server: Serv
 
 @pytest.mark.parametrize("kind", [DistributedType.FSDP, DistributedType.DEEPSPEED])
 def test_a_launch_that_would_cut_the_adapter_into_pieces_is_refused(kind: DistributedType):
-    check_workers(DistributedType.MULTI_GPU)
+    check_workers(DistributedType.MULTI_GPU, 1)
     with pytest.raises(ValueError, match=rf"launched for {kind.value}.*--multi_gpu"):
-        check_workers(kind)
+        check_workers(kind, 1)
+
+
+def test_processes_that_would_train_apart_are_refused(monkeypatch: pytest.MonkeyPatch):
+    """As a launcher starts them on a CPU without ACCELERATE_USE_CPU: Accelerate takes each for the only one."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    check_workers(DistributedType.MULTI_CPU, 2)
+    with pytest.raises(ValueError, match="started 2 processes, but Accelerate knows of 1.*ACCELERATE_USE_CPU"):
+        check_workers(DistributedType.NO, 1)

@@ -1,6 +1,6 @@
 """Train MoA Mini's adapter, with the trainer of `moa_attention.training`.
 
-Several processes: `.venv/bin/torchrun --nproc_per_node 2 recipes/run.py mini.model.adapter`.
+Two processes on a CPU: `ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 recipes/run.py mini.model.adapter`.
 """
 
 import argparse
