@@ -231,7 +231,9 @@ def test_a_queue_without_changes_trains_nothing_and_one_with_a_changed_caption_r
 
 
 def test_a_preview_without_a_subject_is_refused_before_training(server: Server):
+    pictures.kohya(server.base / "input" / "previewed", count=2)
     wrong = prompt(1, "wordless")
+    wrong["2"]["inputs"]["folder"] = "previewed"
     wrong["2"]["inputs"]["preview_prompts"] = "a quiet beach"
     with pytest.raises(ServerError, match="'a quiet beach' of the validation sheet has no word that can be a subject"):
         server.queue(wrong)
