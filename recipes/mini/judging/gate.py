@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..data.dataset import SIZE, load
 from ..data.faces import WEIGHTS, WORK
 from ..data.latents import to_pictures
-from ..model.diffusion import clean_from, noisy_and_velocity, predict
+from ..model.diffusion import clean_from, noise_levels, noisy_and_velocity, predict
 from ..model.session import DEVICE
 from ..model.text import encode_text, tokenise
 from ..model.unet import decode_latents, load_decoder, load_model
@@ -39,8 +39,7 @@ def predict_at(
 ) -> tuple[Tensor, Tensor]:
     """The squared velocity error `[B, 1, h, w]` at a noise level, and the clean latents that the model predicts there."""
     model, alpha_bar = base
-    levels = ((1 - alpha_bar) / alpha_bar).sqrt()
-    time = (levels - level).abs().argmin().expand(len(clean))
+    time = (noise_levels(alpha_bar) - level).abs().argmin().expand(len(clean))
     noisy, velocity = noisy_and_velocity(alpha_bar, time, clean, noise)
     context = encode_text(model["text"], tokenise(captions).to(DEVICE))
     predicted = predict(model["unet"], noisy, time.float(), context)

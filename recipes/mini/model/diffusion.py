@@ -48,12 +48,17 @@ def clean_from(alpha_bar: Tensor, time: Tensor, noisy: Tensor, velocity: Tensor)
     return signal * noisy - share * velocity
 
 
+def noise_levels(alpha_bar: Tensor) -> Tensor:
+    """The deviation of the noise at every timestep, in that of the clean latents `[1000]`."""
+    return ((1 - alpha_bar) / alpha_bar).sqrt()
+
+
 def random_times(alpha_bar: Tensor, count: int) -> Tensor:
     """Timesteps `[count]` whose logarithm of the noise level is normal (Karras et al., arXiv 2206.00364).
 
     Evenly drawn timesteps are mostly so noisy that a picture's details cannot be seen, let alone learnt.
     """
-    levels = ((1 - alpha_bar) / alpha_bar).sqrt().log()
+    levels = noise_levels(alpha_bar).log()
     wanted = torch.randn(count, device=alpha_bar.device) * LEVEL_DEVIATION + LEVEL_MEAN
     return torch.searchsorted(levels, wanted).clamp(max=len(levels) - 1)
 
