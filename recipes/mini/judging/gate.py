@@ -75,8 +75,5 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="mini.judging.gate", description=__doc__)
     parser.add_argument("path", type=Path, nargs="?", default=WEIGHTS, help="folder of weights, or training state")
     numbers = gate(parser.parse_args(argv).path)
-    print(
-        "inside people: velocity error {velocity_error:.4f} at noise 0.83, PSNR {picture_db:.2f} dB at noise 0.34".format(
-            **numbers
-        )
-    )
+    print(f"inside people: velocity error {numbers['velocity_error']:.4f} at noise {VELOCITY_AT}", end=", ")
+    print(f"PSNR {numbers['picture_db']:.2f} dB at noise {PICTURE_AT}")

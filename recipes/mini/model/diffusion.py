@@ -36,15 +36,21 @@ def predict(
     return unet(noisy, time, context=context, control=control, transformer_options=options)
 
 
+def signal_and_noise(alpha_bar: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+    """Factors of the clean latents and of the noise at `time` `[B]`, each `[B, 1, 1, 1]`."""
+    squared = alpha_bar[time].view(-1, 1, 1, 1)
+    return squared.sqrt(), (1 - squared).sqrt()
+
+
 def noisy_and_velocity(alpha_bar: Tensor, time: Tensor, clean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """The noisy latents and their velocity (v of Salimans and Ho, arXiv 2202.00512), both as `clean` `[B, C, h, w]`."""
-    signal, share = alpha_bar[time].sqrt().view(-1, 1, 1, 1), (1 - alpha_bar[time]).sqrt().view(-1, 1, 1, 1)
+    signal, share = signal_and_noise(alpha_bar, time)
     return signal * clean + share * noise, signal * noise - share * clean
 
 
 def clean_from(alpha_bar: Tensor, time: Tensor, noisy: Tensor, velocity: Tensor) -> Tensor:
     """The clean latents that a velocity means."""
-    signal, share = alpha_bar[time].sqrt().view(-1, 1, 1, 1), (1 - alpha_bar[time]).sqrt().view(-1, 1, 1, 1)
+    signal, share = signal_and_noise(alpha_bar, time)
     return signal * noisy - share * velocity
 
 
