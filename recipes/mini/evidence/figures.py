@@ -1,29 +1,30 @@
-"""The evidence page's tables and plots, from the rows that `mini.evidence.run` measured."""
+"""The evidence page's tables and plot, from what `mini.evidence.run` measured."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 from tabulate import tabulate
 
 from ..data.faces import ROOT
 from ..figures import FOLDER
 from ..judging.cases import CANDIDATES
-from .ablations import ABLATIONS
-from .run import read_rows
+from .ablations import ABLATIONS, CLAIMS, CONSISTENT, SINGLE_FASTCOMPOSER
+from .run import ROWS, TRADE_OFF, read_rows
 
 PAGE = ROOT / "docs" / "evidence.md"
 CHANCE = 1 / CANDIDATES
-BLUE, RED, GREY = "#1f5fa8", "#c8452f", "#777777"
-SWEEP = ("λ_r 3e-4", "λ_r 1e-3", "full", "λ_r 1e-2")
-"""`full` is the one at 3e-3."""
+GREY = "#777777"
+COLOURS = dict(zip(CLAIMS, ("#1f5fa8", "#c8452f", "#777777", "#2b8a5c"), strict=True))
+ALIKE = 0.03
+"""Identities that are compared as the same."""
 
 
 def by_ablation() -> dict[str, list[dict]]:
     """The rows of every ablation that has any, in the order of the page."""
-    rows = read_rows()
+    rows = read_rows(ROWS)
     found = {a.name: [r for r in rows if r["variant"] == a.name] for a in ABLATIONS}
     return {name: seeds for name, seeds in found.items() if seeds}
 
@@ -41,21 +42,36 @@ def mean_and_range(seeds: list[dict], key: str, form: str = ".3f") -> str:
 
 Column = tuple[str, Callable[[list[dict]], str]]
 """Its name, and its cell for the training runs of one row."""
+
+
+def figure_of(name: str, key: str, form: str = ".3f") -> Column:
+    """A column with the mean and the range of one figure."""
+    return name, lambda seeds: mean_and_range(seeds, key, form)
+
+
 RESULTS: list[Column] = [
     ("seeds", lambda s: str(len(s))),
     ("trained", lambda s: f"{seed_mean(s, 'trained') / 1e6:.2f} M"),
-    ("identity", lambda s: mean_and_range(s, "identity")),
-    ("two people", lambda s: mean_and_range(s, "two_people")),
-    ("scene", lambda s: mean_and_range(s, "scene")),
-    ("background change", lambda s: mean_and_range(s, "background", ".4f")),
-    ("R_1 inside", lambda s: mean_and_range(s, "router_inside")),
-    ("R_0 outside", lambda s: mean_and_range(s, "prior_outside")),
+    figure_of("identity", "identity"),
+    figure_of("two people", "two_people"),
+    figure_of("scene", "scene"),
+    figure_of("background change", "background", ".4f"),
+    figure_of("R_1 inside", "router_inside"),
+    figure_of("R_0 outside", "prior_outside"),
+]
+USE: list[Column] = [
+    figure_of("in use: identity", "identity_in_use"),
+    figure_of("background change", "background_in_use", ".4f"),
+    figure_of("kept: identity", "identity_kept"),
+    figure_of("two people", "two_people_kept"),
+    figure_of("background change", "background_kept", ".5f"),
 ]
 ERRORS: list[Column] = [
-    ("right person", lambda s: mean_and_range(s, "denoise_right", ".4f")),
-    ("wrong person", lambda s: mean_and_range(s, "denoise_wrong", ".4f")),
-    ("outside", lambda s: mean_and_range(s, "denoise_outside", ".4f")),
+    figure_of("right person", "denoise_right", ".4f"),
+    figure_of("wrong person", "denoise_wrong", ".4f"),
+    figure_of("outside", "denoise_outside", ".4f"),
 ]
+TABLES = {"results": RESULTS, "use": USE, "errors": ERRORS}
 
 
 def evidence_table(rows: dict[str, list[dict]], columns: list[Column]) -> str:
@@ -77,58 +93,59 @@ def tidy(axes: Axes, x: str, y: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def trade_off(rows: dict[str, list[dict]]) -> None:
-    """Identity against background change. Rows have letters, from the highest identity down."""
-    figure = Figure(figsize=(9, 8))
+def points_of(name: str) -> list[dict]:
+    """The means over a row's trainings: identity and background change at every start, plain and with the background kept."""
+    trainings = [row["points"] for row in read_rows(TRADE_OFF) if row["variant"] == name]
+    means = ("identity", "background")
+    return [
+        {**same[0], **{k: statistics.fmean(p[k] for p in same) for k in means}} for same in zip(*trainings, strict=True)
+    ]
+
+
+def draw_trade_off() -> None:
+    """Identity against background change: a line for each row that carries a claim, one more with the background kept."""
+    figure = Figure(figsize=(9, 6))
     axes = figure.subplots()
-    ordered = sorted(rows.items(), key=lambda item: -seed_mean(item[1], "identity"))
-    for number, (name, seeds) in enumerate(ordered):
-        colour, letter = RED if name == "full" else BLUE, chr(ord("a") + number)
-        axes.scatter([s["background"] for s in seeds], [s["identity"] for s in seeds], color=colour, s=26, zorder=3)
-        centre = (seed_mean(seeds, "background"), seed_mean(seeds, "identity"))
-        for seed in seeds:  # a star of several trainings
-            axes.plot([centre[0], seed["background"]], [centre[1], seed["identity"]], color=colour, lw=0.8)
-        aside = ((5, 4), (-11, 4), (-11, -10), (5, -10))[number % 4]
-        axes.annotate(letter, centre, xytext=aside, textcoords="offset points", fontsize=9, color=colour)
-        key = (1.03, 1 - 0.045 * number)
-        axes.annotate(f"{letter}  {name}", key, xycoords="axes fraction", va="top", fontsize=8.5, color=colour)
+    for name, colour in COLOURS.items():
+        for kept, style in ((False, "o-"), (True, "s--")):
+            shown = [p for p in points_of(name) if p["kept"] == kept]
+            label = f"{name}, background kept" if kept else name
+            changes, identities = ([p[k] for p in shown] for k in ("background", "identity"))
+            axes.plot(changes, identities, style, color=colour, lw=1.2, ms=5, label=label)
     axes.axhline(CHANCE, color=GREY, lw=1, ls=":")
     axes.text(axes.get_xlim()[1], CHANCE, "chance ", ha="right", va="bottom", color=GREY, fontsize=8.5)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator([0.005, 0.01, 0.02, 0.03, 0.04]))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=8.5)
     tidy(axes, "background change against the base model (mean squared error)", "identity: right person of 20")
     figure.savefig(FOLDER / "evidence_trade_off.png", dpi=110, bbox_inches="tight")
 
 
-def sweep(rows: dict[str, list[dict]]) -> None:
-    """The effect of λ_r."""
-    weights = [3e-4, 1e-3, 3e-3, 1e-2]
-    figure = Figure(figsize=(7, 4))
-    axes = figure.subplots()
-    lines = [
-        ("identity", RED, "identity"),
-        ("prior_outside", BLUE, "R_0 outside"),
-        ("router_inside", GREY, "R_1 inside"),
-    ]
-    for key, colour, label in lines:
-        values = [seed_mean(rows[name], key) for name in SWEEP]
-        axes.plot(weights, values, "o-", color=colour)
-        axes.annotate(label, (weights[-1], values[-1]), xytext=(8, -3), textcoords="offset points", color=colour)
-    axes.set_xscale("log")
-    axes.set_ylim(0, 1)
-    tidy(axes, "λ_r", "")
-    figure.savefig(FOLDER / "evidence_router_loss.png", dpi=110, bbox_inches="tight")
+def at_the_same_identity() -> Iterator[dict[str, str]]:
+    """Every point of MoA beside the rival's least background change at the same identity."""
+    for ours in points_of(CONSISTENT):
+        rivals = [p for p in points_of(SINGLE_FASTCOMPOSER) if abs(p["identity"] - ours["identity"]) <= ALIKE]
+        least = min((p["background"] for p in rivals), default=None)
+        yield {
+            "background": "kept" if ours["kept"] else "not kept",
+            "start": f"{ours['start']:g}",
+            "identity": f"{ours['identity']:.3f}",
+            "MoA's change": f"{ours['background']:.5f}",
+            "the rival's": "no such identity" if least is None else f"{least:.5f}",
+            "ratio": "" if least is None else f"{ours['background'] / least:.2f}",
+        }
 
 
 def main(argv: list[str]) -> None:
-    """Write the tables and the plots of the rows measured so far."""
+    """Write the tables and the plot of what has been measured so far."""
     rows, page = by_ablation(), PAGE.read_text(encoding="utf-8")
-    for mark, columns in (("results", RESULTS), ("errors", ERRORS)):
+    for mark, columns in TABLES.items():
         page = with_table(page, mark, evidence_table(rows, columns))
+    if read_rows(TRADE_OFF):
+        table = tabulate(list(at_the_same_identity()), headers="keys", tablefmt="github", disable_numparse=True)
+        page = with_table(page, "same identity", table)
+        draw_trade_off()
     PAGE.write_text(page, encoding="utf-8")
-    trade_off(rows)
-    if all(name in rows for name in SWEEP):
-        sweep(rows)

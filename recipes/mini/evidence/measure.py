@@ -1,74 +1,94 @@
-"""Figures of one trained adapter: as it was trained, and in use.
+"""Figures of one trained adapter on people of the test split: as it was trained, in use, and with the background kept.
 
-As trained: strength 1 from the first step on. In use: the example workflow's settings; a single fine-tuned attention has
-no strength and starts where the others start.
+As trained is strength 1 from the first step on. In use are the example workflow's settings. A single attention has no
+strength, and starts where the others start. To keep the background it needs routing from elsewhere: the prior's attention
+to the subject's word (`WordRouter`), at every pixel of which it is used as trained.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from safetensors.torch import load_file
 from torch import Tensor
 
 from ....moa_attention.adapters.moa import MoAAdapter
 from ....moa_attention.formats.tensors import write_tensors
+from ....moa_attention.routers.words import WordRouter
+from ....moa_attention.run.guidance import SubjectGuidance
 from ..data.faces import WORK
 from ..judging.cases import double_cases, make_requests, single_cases
 from ..judging.denoising import denoising_errors
 from ..judging.evaluator import Evaluator
 from ..judging.pipeline import PRIOR_BIAS, START, ImageRequest, MiniPipeline
-from .ablations import ABLATIONS, PINNED, Ablation
+from .ablations import Ablation
 
 CASES = 100
-IN_USE = ("full", "no router loss", "single fine-tuned attention", "single, FastComposer's losses")
-"""Ablations that are compared in use."""
 
 
-def measure_as_trained(adapter: MoAAdapter, prior_bias: float) -> dict[str, float]:
-    """One person, two people, and the errors of the predicted noise."""
-    pipeline, evaluator = MiniPipeline(adapter), Evaluator()
-    doubles = double_cases(evaluator.candidates, CASES // 2)
-    two, _ = pipeline.generate(make_requests(pipeline, evaluator.identities, doubles), prior_bias, 0.0)
-    return {
-        **measure_singles(pipeline, evaluator, prior_bias, 0.0),
-        "two_people": evaluator.identity(two, doubles),
-        **denoising_errors(adapter, prior_bias),
-    }
+class Sampling(NamedTuple):
+    """Settings of Apply MoA."""
+
+    prior_bias: float
+    start: float
+    kept: bool = False
+    """Keep background."""
+    words: bool = False
+    """Route by the prior's attention to the subjects' words."""
+
+    def options(self, pipeline: MiniPipeline) -> dict[str, Any]:
+        """Those of `MiniPipeline.generate`, for one run."""
+        guidance = SubjectGuidance(1.0, pipeline.adapter.model.config.layers) if self.kept else None
+        router = WordRouter() if self.words else None
+        return {"prior_bias": self.prior_bias, "start": self.start, "guidance": guidance, "router": router}
 
 
-def measure_in_use(
-    train: Callable[[Ablation, int], MoAAdapter], names: Sequence[str] = IN_USE
-) -> Iterator[dict[str, object]]:
-    """A row for every training of the named ablations.
-
-    Args: train: gives the adapter of an ablation and a seed.
-    """
-    evaluator = Evaluator()
-    for ablation in (a for a in ABLATIONS if a.name in names):
-        prior_bias = PINNED if ablation.prior_bias == PINNED else PRIOR_BIAS
-        for seed in range(ablation.seeds):
-            found = measure_singles(MiniPipeline(train(ablation, seed)), evaluator, prior_bias, START)
-            yield {
-                "": ablation.name,
-                "seed": seed,
-                "identity": f"{found['identity']:.3f}",
-                "scene": f"{found['scene']:.3f}",
-                "background change": f"{found['background']:.4f}",
-            }
+def in_use(ablation: Ablation, start: float = START, kept: bool = False) -> Sampling:
+    """The settings in use of a row."""
+    if not ablation.single:
+        return Sampling(PRIOR_BIAS, start, kept)
+    return Sampling(0.0, start, kept, words=True) if kept else Sampling(ablation.prior_bias, start)
 
 
-def measure_singles(pipeline: MiniPipeline, evaluator: Evaluator, prior_bias: float, start: float) -> dict[str, float]:
-    """Identity, scene, background and router on images of one person of the test split."""
-    cases = single_cases(evaluator.candidates, CASES)
-    requests = make_requests(pipeline, evaluator.identities, cases)
-    ours, maps = pipeline.generate(requests, prior_bias, start)
-    inside, outside = evaluator.router_split(ours, maps)
-    return {
-        "identity": evaluator.identity(ours, cases),
-        "scene": evaluator.scene(ours, cases),
-        "background": evaluator.background_change(ours, prior_images(pipeline, requests)),
-        "router_inside": inside,
-        "prior_outside": 1 - outside,
-    }
+class Measures:
+    """One adapter, and the cases of every row."""
+
+    def __init__(self, adapter: MoAAdapter) -> None:
+        self.adapter, self.pipeline, self.evaluator = adapter, MiniPipeline(adapter), Evaluator()
+        self.singles = single_cases(self.evaluator.candidates, CASES)
+        self.doubles = double_cases(self.evaluator.candidates, CASES // 2)
+        self.requests = make_requests(self.pipeline, self.evaluator.identities, self.singles)
+        self.prior = prior_images(self.pipeline, self.requests)
+
+    def row(self, ablation: Ablation) -> dict[str, float]:
+        """All figures of a row."""
+        trained = Sampling(ablation.prior_bias, 0.0)
+        kept = in_use(ablation, kept=True)
+        return {
+            **self.of_one(trained),
+            **{f"{name}_in_use": value for name, value in self.of_one(in_use(ablation)).items()},
+            **{f"{name}_kept": value for name, value in self.of_one(kept).items()},
+            "two_people": self.of_two(trained),
+            "two_people_kept": self.of_two(kept),
+            **denoising_errors(self.adapter, ablation.prior_bias),
+        }
+
+    def of_one(self, sampling: Sampling) -> dict[str, float]:
+        """Identity, scene, background and router on images of one person."""
+        images, maps = self.pipeline.generate(self.requests, **sampling.options(self.pipeline))
+        inside, outside = self.evaluator.router_split(images, maps)
+        return {
+            "identity": self.evaluator.identity(images, self.singles),
+            "scene": self.evaluator.scene(images, self.singles),
+            "background": self.evaluator.background_change(images, self.prior),
+            "router_inside": inside,
+            "prior_outside": 1 - outside,
+        }
+
+    def of_two(self, sampling: Sampling) -> float:
+        """Share of images of two people in which both are right and in their places."""
+        requests = make_requests(self.pipeline, self.evaluator.identities, self.doubles)
+        images, _ = self.pipeline.generate(requests, **sampling.options(self.pipeline))
+        return self.evaluator.identity(images, self.doubles)
 
 
 def prior_images(pipeline: MiniPipeline, requests: Sequence[ImageRequest]) -> Tensor:

@@ -11,12 +11,12 @@ from PIL import Image
 from ....moa_attention.pictures import column, row
 from ..data.identities import Identities
 from ..figures import FOLDER, reference_inset, router_cell
-from ..judging.pipeline import PRIOR_BIAS, START, ImageRequest, MiniPipeline
-from .ablations import ABLATIONS, PINNED
+from ..judging.pipeline import ImageRequest, MiniPipeline
+from .ablations import ABLATIONS, CLAIMS, CONSISTENT, SINGLE_FASTCOMPOSER
+from .measure import in_use
 from .run import train_ablation
 
 PEOPLE, PROMPT, SEED = (2760, 2766, 2789), "on a beach", 5
-SINGLE = "single fine-tuned attention"
 
 
 class PictureRow(NamedTuple):
@@ -25,25 +25,21 @@ class PictureRow(NamedTuple):
     title: str
     ablation: str | None = None
     """By name; None is the base model alone."""
-    seed: int = 0
-    prior_bias: float = 0.0
-    start: float = 0.0
+    kept: bool = False
 
 
 ROWS = (
     PictureRow("the base model alone"),
-    PictureRow("full", "full"),
-    PictureRow("no router loss", "no router loss", 1),
-    PictureRow(SINGLE, SINGLE, prior_bias=PINNED),
-    PictureRow("full, in use", "full", prior_bias=PRIOR_BIAS, start=START),
-    PictureRow("single, in use", SINGLE, prior_bias=PINNED, start=START),
+    *(PictureRow(name, name) for name in CLAIMS),
+    PictureRow(f"{CONSISTENT}, background kept", CONSISTENT, kept=True),
+    PictureRow(f"{SINGLE_FASTCOMPOSER}, background kept", SINGLE_FASTCOMPOSER, kept=True),
 )
 
 
 def draw_row(identities: Identities, shown: PictureRow) -> Image.Image:
     """An image of each person, and the router's map of the last one."""
     ablation = next((a for a in ABLATIONS if a.name == shown.ablation), None)
-    pipeline, cells, last = MiniPipeline(train_ablation(ablation, shown.seed) if ablation else None), [], None
+    pipeline, cells, last = MiniPipeline(train_ablation(ablation, 0) if ablation else None), [], None
     for identity in PEOPLE:
         noun, reference = identities.noun(identity), identities.reference(identity)
         request = ImageRequest(f"a {noun} {PROMPT}", (), SEED)
@@ -51,7 +47,7 @@ def draw_row(identities: Identities, shown: PictureRow) -> Image.Image:
             images = pipeline.generate_prior([request])
         else:
             request = replace(request, subjects=(pipeline.encode_subject(reference, noun),))
-            images, maps = pipeline.generate([request], shown.prior_bias, shown.start)
+            images, maps = pipeline.generate([request], **in_use(ablation, kept=shown.kept).options(pipeline))
             last = router_cell(images[0], maps[0])
         cells.append(("" if cells else shown.title, reference_inset(images[0], reference)))
     return row(cells if last is None else [*cells, ("R_1 of the last person", last)])

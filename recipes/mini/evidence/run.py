@@ -1,30 +1,33 @@
-"""The paper's claims on MoA Mini: every ablation trained with the same budget and measured on the same cases.
+"""The paper's claims on MoA Mini: every row trained with the same budget and measured on the same cases.
 
-`recipes/run.py mini.evidence.run` trains and measures the missing ablations and adds a row of each to `docs/evidence.json`;
-stopped or killed, it resumes, and `--share 0/2` and `--share 1/2` divide the work between two processes. Everything is measured as
-trained: strength 1, from the first step on. `--in-use` measures the main ablations with the example workflow's settings.
+`recipes/run.py mini.evidence.run` trains and measures the missing rows and adds each to `docs/evidence.json`; stopped or
+killed, it resumes. `--share 0/2` and `--share 1/2` divide the work between two processes. `--trade-off` measures the rows
+that carry the claims at several starts, for identity against background change, into `docs/trade_off.json`.
 """
 
 import argparse
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import torch
-from tabulate import tabulate
 
 from ....moa_attention.adapters.moa import MoAAdapter
 from ....moa_attention.formats.adapter import load_adapter
+from ....moa_attention.formats.atomic import replacing
 from ....moa_attention.method.spec import EMBEDDED_ENCODER
 from ....nodes.host.model.layers import fresh_adapter
 from ....nodes.host.training.trainer import TrainingSession
 from ..data.faces import ROOT, WEIGHTS, WORK
 from ..model.adapter import CONFIG, Examples, load_base
-from .ablations import ABLATIONS, Ablation
-from .measure import CASES, IN_USE, measure_as_trained, measure_in_use
+from .ablations import ABLATIONS, CLAIMS, Ablation
+from .measure import CASES, Measures, in_use
 
 STEPS = 1500
-ROWS = ROOT / "docs" / "evidence.json"
+ROWS, TRADE_OFF = (ROOT / "docs" / name for name in ("evidence.json", "trade_off.json"))
+STARTS = (0.0, 0.15, 0.3, 0.45)
 
 
 def train_ablation(ablation: Ablation, seed: int) -> MoAAdapter:
@@ -45,46 +48,65 @@ def train_ablation(ablation: Ablation, seed: int) -> MoAAdapter:
             spent, loss = (time.time() - started) / 60, numbers["reconstruction"]
             print(f"{ablation.name}, seed {seed}: step {step}, {spent:.1f} min, {loss:.4f}", flush=True)
 
-    examples = Examples(clip, adapter.encoder.picture, places=ablation.scenes)
+    examples = Examples(clip, adapter.encoder.picture)
     return TrainingSession(model, adapter, config, state, log, prior_bias=ablation.prior_bias).run(examples)
 
 
-def read_rows() -> list[dict]:
+def queue() -> list[tuple[Ablation, int]]:
+    """Every training, one of every row before the second of any."""
+    return [(a, seed) for seed in range(max(a.seeds for a in ABLATIONS)) for a in ABLATIONS if seed < a.seeds]
+
+
+def read_rows(path: Path = ROWS) -> list[dict]:
     """The rows measured so far."""
-    return json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.is_file() else []
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 
-def measure_missing(only: str, part: int, parts: int) -> None:
-    """Train and measure the ablations without a row; one seed of every ablation before the second of any."""
-    queue = [(seed, a) for seed in range(max(a.seeds for a in ABLATIONS)) for a in ABLATIONS if seed < a.seeds]
-    for seed, ablation in queue[part::parts]:
-        known = {(row["variant"], row["seed"]) for row in read_rows()}
-        if (ablation.name, seed) in known or only not in ablation.name:
-            continue
-        adapter = train_ablation(ablation, seed)
+def add_row(path: Path, row: dict) -> None:
+    """Another process may have added its own meanwhile."""
+    with replacing(path) as part:
+        part.write_text(json.dumps([*read_rows(path), row], indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(row), flush=True)
+
+
+def missing(path: Path, chosen: list[tuple[Ablation, int]]) -> Iterator[tuple[Ablation, int, Measures]]:
+    """Those of the trainings without a row, trained."""
+    for ablation, seed in chosen:
+        known = {(row["variant"], row["seed"]) for row in read_rows(path)}
+        if (ablation.name, seed) not in known:
+            yield ablation, seed, Measures(train_ablation(ablation, seed))
+
+
+def measure_rows(chosen: list[tuple[Ablation, int]]) -> None:
+    """The rows of the table."""
+    for ablation, seed, measures in missing(ROWS, chosen):
         row = {"variant": ablation.name, "seed": seed, "steps": STEPS, "cases": CASES}
-        row |= {"trained": sum(p.numel() for p in adapter.parameters())}
+        row |= {"trained": sum(p.numel() for p in measures.adapter.parameters())}
         with torch.no_grad():
-            row |= measure_as_trained(adapter, ablation.prior_bias)
-        ROWS.write_text(json.dumps([*read_rows(), row], indent=1) + "\n", encoding="utf-8")
-        print(json.dumps(row), flush=True)
+            add_row(ROWS, row | measures.row(ablation))
+
+
+def measure_trade_off(chosen: list[tuple[Ablation, int]]) -> None:
+    """The points of the plot, those of the rows that carry the claims."""
+    for ablation, seed, measures in missing(TRADE_OFF, [each for each in chosen if each[0].name in CLAIMS]):
+        points = []
+        for kept in (False, True):
+            for start in STARTS:
+                with torch.no_grad():
+                    found = measures.of_one(in_use(ablation, start, kept))
+                points.append({"kept": kept, "start": start, **{k: found[k] for k in ("identity", "background")}})
+        add_row(TRADE_OFF, {"variant": ablation.name, "seed": seed, "points": points})
 
 
 def main(argv: list[str]) -> None:
-    """Train and measure the missing ablations, or print those in use."""
+    """Train and measure what is missing."""
     parser = argparse.ArgumentParser(prog="evidence", description=__doc__)
-    parser.add_argument("--only", default="", help="only ablations whose name contains this")
+    parser.add_argument("--only", default="", help="only rows whose name contains this")
     parser.add_argument("--share", default="0/1", help="number of this process / number of all processes, such as 0/2")
     parser.add_argument(
-        "--in-use",
-        nargs="*",
-        metavar="NAME",
-        help="measure with the example workflow's settings; without a NAME, the main ablations",
+        "--trade-off", action="store_true", help="measure the rows that carry the claims at several starts"
     )
     options = parser.parse_args(argv)
-    if options.in_use is None:
-        measure_missing(options.only, *map(int, options.share.split("/")))
-        return
-    with torch.no_grad():
-        rows = list(measure_in_use(train_ablation, options.in_use or IN_USE))
-    print(tabulate(rows, headers="keys", tablefmt="github"))
+    part, parts = map(int, options.share.split("/"))
+    chosen = [each for each in queue() if options.only in each[0].name][part::parts]
+    (measure_trade_off if options.trade_off else measure_rows)(chosen)
