@@ -2,11 +2,13 @@
 
 The loss is absolute error, squared error (dominant while colours are far off) and the absolute error of horizontal and
 vertical differences, which keeps drawn lines sharp. Noise on the latents, up to a quarter of their own deviation, makes the
-decoder robust to the U-Net's errors. Training is on crops, and on whole pictures for the last fifth: convolutions learn the
-same from a quarter of the pixels. The encoder needs no training (see `head_start.py`).
+decoder robust to the U-Net's errors. With `--base` it also learns from these errors themselves: half of the latents are what
+that base model predicts from a little noise. Training is on crops, and on whole pictures for the last fifth: convolutions
+learn the same from a quarter of the pixels. The encoder needs no training (see `head_start.py`).
 """
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,12 +23,18 @@ from ....nodes.host.model.mini import MiniLatent, build_autoencoder
 from ..data.dataset import SIZE, load
 from ..data.faces import WEIGHTS, WORK
 from ..data.latents import PATCH, to_pictures
+from .base import Pictures
+from .diffusion import clean_from, noisy_and_velocity, predict
 from .head_start import set_encoder, start_decoder
 from .session import DEVICE, Session, export
+from .text import encode_text
+from .unet import load_model
 
 PEAK_RATE = 1e-3
 NOISE = 0.16
 GRID = SIZE // PATCH
+LEVELS = (0.1, 0.8)
+"""Noise from which the base model predicts."""
 
 
 def new_autoencoder() -> TAESD:
@@ -38,16 +46,45 @@ def new_autoencoder() -> TAESD:
     return model.to(DEVICE)
 
 
-def draw_batch(images: np.ndarray, latents: np.ndarray, whole: bool) -> tuple[Tensor, Tensor]:
+class Latents:
+    """The latents of the training pictures.
+
+    Args: base: weights or state of a base model, whose predictions take the place of every other picture's latents.
+    """
+
+    def __init__(self, base: Path | None) -> None:
+        self.pictures = Pictures()
+        self.base = load_model(base) if base else None
+
+    def __call__(self, chosen: np.ndarray) -> Tensor:
+        """Of the pictures `chosen` `[B]`, as the U-Net has them, `[B, 32, 16, 16]`."""
+        clean, tokens, _ = self.pictures.batch(chosen)
+        if self.base:
+            clean[::2] = self.predict(clean[::2], tokens[::2])
+        return clean
+
+    @torch.no_grad()
+    def predict(self, clean: Tensor, tokens: Tensor) -> Tensor:
+        """What the base model takes for the clean latents, from noise of a random level."""
+        assert self.base is not None
+        model, alpha_bar = self.base
+        wanted = torch.empty(len(clean), device=DEVICE).uniform_(*LEVELS)
+        time = torch.searchsorted(((1 - alpha_bar) / alpha_bar).sqrt(), wanted)
+        noisy, _ = noisy_and_velocity(alpha_bar, time, clean, torch.randn_like(clean))
+        velocity = predict(model["unet"], noisy, time.float(), encode_text(model["text"], tokens))
+        return clean_from(alpha_bar, time, noisy, velocity)
+
+
+def draw_batch(images: np.ndarray, latents: Latents, whole: bool) -> tuple[Tensor, Tensor]:
     """Random windows: latents `[B, 32, n, n]` at the autoencoder's scale, pictures `[B, 3, 8n, 8n]`."""
     count, size = (2, GRID) if whole else (4, GRID // 2)
-    chosen = torch.randint(len(images), (count,)).tolist()
+    chosen = torch.randint(len(images), (count,)).numpy()
     corners = torch.randint(GRID - size + 1, (count, 2)).tolist()
-    windows = [(i, slice(y, y + size), slice(x, x + size)) for i, (y, x) in zip(chosen, corners, strict=True)]
-    pixels = [(i, *(slice(s.start * PATCH, s.stop * PATCH) for s in area)) for i, *area in windows]
-    inputs = np.stack([latents[i, :, y, x] for i, y, x in windows]).astype(np.float32) / MiniLatent.scale_factor
-    pictures = to_pictures(np.stack([images[i, y, x] for i, y, x in pixels]))
-    return torch.from_numpy(inputs).to(DEVICE), pictures.to(DEVICE)
+    windows = [(slice(y, y + size), slice(x, x + size)) for y, x in corners]
+    pixels = [[slice(s.start * PATCH, s.stop * PATCH) for s in window] for window in windows]
+    inputs = torch.stack([each[:, y, x] for each, (y, x) in zip(latents(chosen), windows, strict=True)])
+    pictures = to_pictures(np.stack([images[i, y, x] for i, (y, x) in zip(chosen, pixels, strict=True)]))
+    return inputs / MiniLatent.scale_factor, pictures.to(DEVICE)
 
 
 def _differences(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,7 +115,7 @@ def reconstruction_sheet(model: TAESD) -> float:
     return float((10 * np.log10(255**2 / error)).mean())
 
 
-def train_decoder(minutes: float, shipped: bool) -> TAESD:
+def train_decoder(minutes: float, shipped: bool, base: Path | None) -> TAESD:
     """Train, or resume training, for so many minutes in total, exporting on the way."""
     torch.manual_seed(0)
     model = new_autoencoder()
@@ -87,7 +124,7 @@ def train_decoder(minutes: float, shipped: bool) -> TAESD:
     decoder = model.taesd_decoder
     optimiser = torch.optim.AdamW(decoder.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     session = Session(WORK, "vae", minutes, model=model, optimiser=optimiser)
-    images, latents = load("train").images, np.load(WORK / "train_latents.npy", mmap_mode="r")
+    images, latents = load("train").images, Latents(base)
     while session.progress < 1:
         optimiser.param_groups[0]["lr"] = session.rate(PEAK_RATE)
         inputs, pictures = draw_batch(images, latents, whole=session.progress > 0.8)
@@ -119,6 +156,9 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="mini.model.vae", description=__doc__)
     parser.add_argument("--minutes", type=float, default=12)
     parser.add_argument("--shipped", action="store_true", help="start from the shipped weights")
+    parser.add_argument(
+        "--base", type=Path, help="folder of weights or training state of a base model, to learn from its errors"
+    )
     options = parser.parse_args(argv)
-    model = train_decoder(options.minutes, options.shipped)
+    model = train_decoder(options.minutes, options.shipped, options.base)
     print("psnr", reconstruction_sheet(model), flush=True)
