@@ -83,7 +83,7 @@ class ImageEncoder(nn.Module):
     For base models without a CLIP vision model.
     """
 
-    picture = 64
+    picture = 96
     """Side of its square input, in pixels."""
 
     def __init__(self, image_width: int, factory: Factory = PLAIN):
@@ -95,7 +95,7 @@ class ImageEncoder(nn.Module):
         self.project = factory.linear(WIDTHS[-1] * (self.picture // 2 ** len(WIDTHS)) ** 2, image_width)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """(B,3,64,64) in [0,1] -> (B,F), each of mean 0 and variance 1."""
+        """(B,3,96,96) in [0,1] -> (B,F), each of mean 0 and variance 1."""
         x = pictures * 2 - 1
         for down, refine, norm in zip(self.down, self.refine, self.norms, strict=True):
             x = F.silu(norm(down(x)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-EMBEDDED_ENCODER = "moa-embedded-64"
+EMBEDDED_ENCODER = "moa-embedded-96"
 """Name of the image encoder that is part of the adapter file (`adapters/vision.py`)."""
 
 
