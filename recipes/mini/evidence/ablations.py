@@ -98,6 +98,7 @@ ABLATIONS = (
     Ablation("routers only on cross-attention", alter=cross_attention_only),
     Ablation("MLP router", adapter={"router": "mlp"}),
     Ablation("no object loss", train={"object_weight": 0.0}),
+    Ablation("object loss on the middle layers", train={"object_layers": "middle"}),
     Ablation("no router loss", train={"router_weight": 0.0}),
     Ablation("no space-time encoding", alter=without_space_time),
     Ablation("four image tokens", adapter={"image_tokens": 4}),

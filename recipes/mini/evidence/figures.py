@@ -12,7 +12,7 @@ from ..data.faces import ROOT
 from ..figures import FOLDER
 from ..judging.cases import CANDIDATES
 from .ablations import ABLATIONS, CLAIMS, CONSISTENT, SINGLE_FASTCOMPOSER
-from .run import ROWS, TRADE_OFF, read_rows
+from .run import read_rows
 
 PAGE = ROOT / "docs" / "evidence.md"
 CHANCE = 1 / CANDIDATES
@@ -24,7 +24,7 @@ ALIKE = 0.03
 
 def by_ablation() -> dict[str, list[dict]]:
     """The rows of every ablation that has any, in the order of the page."""
-    rows = read_rows(ROWS)
+    rows = read_rows()
     found = {a.name: [r for r in rows if r["variant"] == a.name] for a in ABLATIONS}
     return {name: seeds for name, seeds in found.items() if seeds}
 
@@ -95,7 +95,7 @@ def tidy(axes: Axes, x: str, y: str) -> None:
 
 def points_of(name: str) -> list[dict]:
     """The means over a row's trainings: identity and background change at every start, plain and with the background kept."""
-    trainings = [row["points"] for row in read_rows(TRADE_OFF) if row["variant"] == name]
+    trainings = [row["points"] for row in read_rows() if row["variant"] == name]
     means = ("identity", "background")
     return [
         {**same[0], **{k: statistics.fmean(p[k] for p in same) for k in means}} for same in zip(*trainings, strict=True)
@@ -144,8 +144,7 @@ def main(argv: list[str]) -> None:
     rows, page = by_ablation(), PAGE.read_text(encoding="utf-8")
     for mark, columns in TABLES.items():
         page = with_table(page, mark, evidence_table(rows, columns))
-    if read_rows(TRADE_OFF):
-        table = tabulate(list(at_the_same_identity()), headers="keys", tablefmt="github", disable_numparse=True)
-        page = with_table(page, "same identity", table)
-        draw_trade_off()
+    same = tabulate(list(at_the_same_identity()), headers="keys", tablefmt="github", disable_numparse=True)
+    page = with_table(page, "same identity", same)
+    draw_trade_off()
     PAGE.write_text(page, encoding="utf-8")

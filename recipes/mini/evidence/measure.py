@@ -6,6 +6,7 @@ to the subject's word (`WordRouter`), at every pixel of which it is used as trai
 """
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 from safetensors.torch import load_file
@@ -20,9 +21,11 @@ from ..judging.cases import double_cases, make_requests, single_cases
 from ..judging.denoising import denoising_errors
 from ..judging.evaluator import Evaluator
 from ..judging.pipeline import PRIOR_BIAS, START, ImageRequest, MiniPipeline
-from .ablations import Ablation
+from .ablations import CLAIMS, Ablation
 
 CASES = 100
+STARTS = (0.0, 0.1, 0.2, 0.3, 0.4)
+"""Shares of the sampling after which the personalised branch begins."""
 
 
 class Sampling(NamedTuple):
@@ -59,10 +62,9 @@ class Measures:
         self.requests = make_requests(self.pipeline, self.evaluator.identities, self.singles)
         self.prior = prior_images(self.pipeline, self.requests)
 
-    def row(self, ablation: Ablation) -> dict[str, float]:
-        """All figures of a row."""
-        trained = Sampling(ablation.prior_bias, 0.0)
-        kept = in_use(ablation, kept=True)
+    def row(self, ablation: Ablation) -> dict[str, Any]:
+        """All figures of a row; `points` are those of `STARTS`, for the rows that carry the claims."""
+        trained, kept = Sampling(ablation.prior_bias, 0.0), in_use(ablation, kept=True)
         return {
             **self.of_one(trained),
             **{f"{name}_in_use": value for name, value in self.of_one(in_use(ablation)).items()},
@@ -70,7 +72,15 @@ class Measures:
             "two_people": self.of_two(trained),
             "two_people_kept": self.of_two(kept),
             **denoising_errors(self.adapter, ablation.prior_bias),
+            "points": [self.point(ablation, *each) for each in product(STARTS, (False, True))]
+            if ablation.name in CLAIMS
+            else [],
         }
+
+    def point(self, ablation: Ablation, start: float, kept: bool) -> dict[str, float]:
+        """Identity and background change in use, from another start."""
+        found = self.of_one(in_use(ablation, start, kept))
+        return {"start": start, "kept": kept, "identity": found["identity"], "background": found["background"]}
 
     def of_one(self, sampling: Sampling) -> dict[str, float]:
         """Identity, scene, background and router on images of one person."""

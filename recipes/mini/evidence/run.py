@@ -1,16 +1,13 @@
 """The paper's claims on MoA Mini: every row trained with the same budget and measured on the same cases.
 
 `recipes/run.py mini.evidence.run` trains and measures the missing rows and adds each to `docs/evidence.json`; stopped or
-killed, it resumes. `--share 0/2` and `--share 1/2` divide the work between two processes. `--trade-off` measures the rows
-that carry the claims at several starts, for identity against background change, into `docs/trade_off.json`.
+killed, it resumes. `--share 0/2` and `--share 1/2` divide the work between two processes.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -22,12 +19,11 @@ from ....nodes.host.model.layers import fresh_adapter
 from ....nodes.host.training.trainer import TrainingSession
 from ..data.faces import ROOT, WEIGHTS, WORK
 from ..model.adapter import CONFIG, Examples, load_base
-from .ablations import ABLATIONS, CLAIMS, Ablation
-from .measure import CASES, Measures, in_use
+from .ablations import ABLATIONS, Ablation
+from .measure import CASES, Measures
 
 STEPS = 1500
-ROWS, TRADE_OFF = (ROOT / "docs" / name for name in ("evidence.json", "trade_off.json"))
-STARTS = (0.0, 0.15, 0.3, 0.45)
+ROWS = ROOT / "docs" / "evidence.json"
 
 
 def train_ablation(ablation: Ablation, seed: int) -> MoAAdapter:
@@ -57,45 +53,29 @@ def queue() -> list[tuple[Ablation, int]]:
     return [(a, seed) for seed in range(max(a.seeds for a in ABLATIONS)) for a in ABLATIONS if seed < a.seeds]
 
 
-def read_rows(path: Path = ROWS) -> list[dict]:
+def read_rows() -> list[dict]:
     """The rows measured so far."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.is_file() else []
 
 
-def add_row(path: Path, row: dict) -> None:
-    """Another process may have added its own meanwhile."""
-    with replacing(path) as part:
-        part.write_text(json.dumps([*read_rows(path), row], indent=1) + "\n", encoding="utf-8")
+def add_row(row: dict) -> None:
+    """To those that are there now: another process may have added its own."""
+    with replacing(ROWS) as part:
+        part.write_text(json.dumps([*read_rows(), row], indent=1) + "\n", encoding="utf-8")
     print(json.dumps(row), flush=True)
 
 
-def missing(path: Path, chosen: list[tuple[Ablation, int]]) -> Iterator[tuple[Ablation, int, Measures]]:
-    """Those of the trainings without a row, trained."""
+def measure_missing(chosen: list[tuple[Ablation, int]]) -> None:
+    """Train and measure those without a row."""
     for ablation, seed in chosen:
-        known = {(row["variant"], row["seed"]) for row in read_rows(path)}
-        if (ablation.name, seed) not in known:
-            yield ablation, seed, Measures(train_ablation(ablation, seed))
-
-
-def measure_rows(chosen: list[tuple[Ablation, int]]) -> None:
-    """The rows of the table."""
-    for ablation, seed, measures in missing(ROWS, chosen):
+        known = {(row["variant"], row["seed"]) for row in read_rows()}
+        if (ablation.name, seed) in known:
+            continue
+        adapter = train_ablation(ablation, seed)
         row = {"variant": ablation.name, "seed": seed, "steps": STEPS, "cases": CASES}
-        row |= {"trained": sum(p.numel() for p in measures.adapter.parameters())}
+        row |= {"trained": sum(p.numel() for p in adapter.parameters())}
         with torch.no_grad():
-            add_row(ROWS, row | measures.row(ablation))
-
-
-def measure_trade_off(chosen: list[tuple[Ablation, int]]) -> None:
-    """The points of the plot, those of the rows that carry the claims."""
-    for ablation, seed, measures in missing(TRADE_OFF, [each for each in chosen if each[0].name in CLAIMS]):
-        points = []
-        for kept in (False, True):
-            for start in STARTS:
-                with torch.no_grad():
-                    found = measures.of_one(in_use(ablation, start, kept))
-                points.append({"kept": kept, "start": start, **{k: found[k] for k in ("identity", "background")}})
-        add_row(TRADE_OFF, {"variant": ablation.name, "seed": seed, "points": points})
+            add_row(row | Measures(adapter).row(ablation))
 
 
 def main(argv: list[str]) -> None:
@@ -103,10 +83,6 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="evidence", description=__doc__)
     parser.add_argument("--only", default="", help="only rows whose name contains this")
     parser.add_argument("--share", default="0/1", help="number of this process / number of all processes, such as 0/2")
-    parser.add_argument(
-        "--trade-off", action="store_true", help="measure the rows that carry the claims at several starts"
-    )
     options = parser.parse_args(argv)
     part, parts = map(int, options.share.split("/"))
-    chosen = [each for each in queue() if options.only in each[0].name][part::parts]
-    (measure_trade_off if options.trade_off else measure_rows)(chosen)
+    measure_missing([each for each in queue() if options.only in each[0].name][part::parts])
