@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ....moa_attention.adapters.moa import MoAAdapter
 from ....moa_attention.method.layer import MoALayer
 from ....moa_attention.method.router import Router
+from ..data.scenes import SCENES
 
 PINNED = -1e4
 """A prior bias at which R_1 is 1: the personalised branch alone."""
@@ -31,6 +32,8 @@ class Ablation:
     """Changes of the fresh adapter for which there is no option."""
     prior_bias: float = 0.0
     """In training and in use."""
+    scenes: tuple[str, ...] = ("in a room", "on a stage")
+    """Scenes of the training pictures: fewer than the base model knows, as in a user's folder. The evaluation has all."""
 
     @property
     def single(self) -> bool:
@@ -102,4 +105,8 @@ ABLATIONS = (
     Ablation("no router loss", train={"router_weight": 0.0}),
     Ablation("no space-time encoding", alter=without_space_time),
     Ablation("four image tokens", adapter={"image_tokens": 4}),
+    Ablation(f"{CONSISTENT}, all scenes", scenes=tuple(SCENES)),
+    Ablation(
+        f"{SINGLE_FASTCOMPOSER}, all scenes", train=FASTCOMPOSER | SINGLE, prior_bias=PINNED, scenes=tuple(SCENES)
+    ),
 )

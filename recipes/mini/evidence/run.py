@@ -44,7 +44,7 @@ def train_ablation(ablation: Ablation, seed: int) -> MoAAdapter:
             spent, loss = (time.time() - started) / 60, numbers["reconstruction"]
             print(f"{ablation.name}, seed {seed}: step {step}, {spent:.1f} min, {loss:.4f}", flush=True)
 
-    examples = Examples(clip, adapter.encoder.picture)
+    examples = Examples(clip, adapter.encoder.picture, places=ablation.scenes)
     return TrainingSession(model, adapter, config, state, log, prior_bias=ablation.prior_bias).run(examples)
 
 
