@@ -34,7 +34,7 @@ def small(pack, tmp_path):
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)  # outputs start at zero, which would hide mistakes
     model.eval().half().float()
-    header = {"latent_rgb_factors": "[]", "latent_rgb_factors_bias": "[]", "linear_end": "0.0224"}
+    header = {"latent_rgb_factors": "[]", "latent_rgb_factors_bias": "[]"}
     vae.export(model["unet"].state_dict(), tmp_path / "unet.safetensors", 0, **header)
     vae.export(text.text_weights(model["text"]), tmp_path / "clip.safetensors", 0)
     mini = module("nodes.host.files.mini_files")

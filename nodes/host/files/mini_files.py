@@ -91,8 +91,6 @@ def load_unet(path: Path, disable_dynamic: bool = False) -> Any:
     size = comfy.utils.calculate_parameters(stored.tensors)
     dtype = comfy.model_management.unet_dtype(model_params=size, supported_dtypes=supported)
     config = Mini(unet_config(stored))
-    if "linear_end" not in (stored.header or {}):  # a U-Net of the host's own noise schedule
-        config.sampling_settings = {}
     config.set_inference_dtype(dtype, comfy.model_management.unet_manual_cast(dtype, device, supported))
     config.latent_format.latent_rgb_factors = colours(stored, "latent_rgb_factors")
     config.latent_format.latent_rgb_factors_bias = colours(stored, "latent_rgb_factors_bias")

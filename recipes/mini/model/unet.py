@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ....nodes.host.files.mini_files import FIRST_LAYER, TOKEN_IDS
-from ....nodes.host.model.mini import NOISIEST_BETA, MiniLatent, build_unet
+from ....nodes.host.model.mini import MiniLatent, build_unet
 from ....nodes.host.model.unet import unet_of
 from ..data.faces import WEIGHTS
 from ..data.latents import preview_factors
@@ -87,6 +87,6 @@ def steps_of(state: Path) -> int:
 def export_model(model: nn.ModuleDict, folder: Path, steps: int) -> None:
     """Write `unet.safetensors` and `clip.safetensors`, float16; `steps` is how many were taken."""
     factors, bias = (json.dumps(x.double().numpy().round(4).tolist()) for x in preview_factors())
-    more = {"latent_rgb_factors": factors, "latent_rgb_factors_bias": bias, "linear_end": str(NOISIEST_BETA)}
-    export(model["unet"].state_dict(), folder / "unet.safetensors", steps, **more)
+    preview = {"latent_rgb_factors": factors, "latent_rgb_factors_bias": bias}
+    export(model["unet"].state_dict(), folder / "unet.safetensors", steps, **preview)
     export(text_weights(model["text"]), folder / "clip.safetensors", steps)
