@@ -22,13 +22,13 @@ from ..model.adapter import CONFIG, Examples, load_base
 from .ablations import ABLATIONS, Ablation
 from .measure import CASES, Measures
 
-STEPS = 1500
+STEPS, BATCH = 1500, 16
 ROWS = ROOT / "docs" / "evidence.json"
 
 
 def train_ablation(ablation: Ablation, seed: int) -> MoAAdapter:
     """From a fresh adapter with the shipped image encoder, the same number of steps for all."""
-    config = replace(CONFIG, steps=STEPS, seed=seed, **ablation.train)
+    config = replace(CONFIG, steps=STEPS, batch_size=BATCH, seed=seed, **ablation.train)
     model, clip = load_base()
     shipped = load_adapter(WEIGHTS / "adapter.safetensors").float()
     torch.manual_seed(seed)

@@ -45,8 +45,8 @@ APPEAR_RATE = 0.9
 SUM = 16 * 16 / ROUTER_PIXELS
 """From a weight of the sum over our 16 × 16 latent pixels to one of the router loss."""
 CONFIG = TrainConfig(
-    steps=9000,
-    batch_size=16,
+    steps=19_000,
+    batch_size=32,
     learning_rate=1e-3,
     schedule="cosine",
     warmup=100,
