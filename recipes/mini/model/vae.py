@@ -24,7 +24,7 @@ from ..data.dataset import SIZE, load
 from ..data.faces import WEIGHTS, WORK
 from ..data.latents import PATCH, to_pictures
 from .base import Pictures
-from .diffusion import clean_from, noisy_and_velocity, predict
+from .diffusion import clean_from, noise_levels, noisy_and_velocity, predict
 from .head_start import set_encoder, start_decoder
 from .session import DEVICE, Session, export
 from .text import encode_text
@@ -69,7 +69,7 @@ class Latents:
         assert self.base is not None
         model, alpha_bar = self.base
         wanted = torch.empty(len(clean), device=DEVICE).uniform_(*LEVELS)
-        time = torch.searchsorted(((1 - alpha_bar) / alpha_bar).sqrt(), wanted)
+        time = torch.searchsorted(noise_levels(alpha_bar), wanted)
         noisy, _ = noisy_and_velocity(alpha_bar, time, clean, torch.randn_like(clean))
         velocity = predict(model["unet"], noisy, time.float(), encode_text(model["text"], tokens))
         return clean_from(alpha_bar, time, noisy, velocity)
