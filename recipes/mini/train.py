@@ -10,15 +10,16 @@ import importlib
 import json
 from typing import NamedTuple
 
-from .data.faces import WORK
+from .data.faces import WEIGHTS, WORK
 
 
 class Stage(NamedTuple):
     """One step of the recipe."""
 
     module: str
-    """Below this package; its `main([])` runs the stage."""
+    """Below this package; its `main` runs the stage."""
     task: str
+    arguments: tuple[str, ...] = ()
 
 
 STAGES = {
@@ -27,6 +28,11 @@ STAGES = {
     "latents": Stage("data.latents", "compute the latent space"),
     "vae": Stage("model.vae", "train the decoder"),
     "base": Stage("model.base", "train the text encoder and the U-Net"),
+    "decoder": Stage(
+        "model.vae",
+        "train the decoder further, on the base model's predictions",
+        ("--base", str(WEIGHTS), "--minutes", "38"),
+    ),
     "style": Stage("model.style", "train the style LoRA"),
     "control": Stage("model.control", "train the ControlNet"),
     "encoder": Stage("model.encoder", "pretrain the adapter's image encoder"),
@@ -53,6 +59,6 @@ def main(argv: list[str]) -> None:
     for name, stage in STAGES.items():
         if name in named or (not named and name not in done):
             print(f"{name}: {stage.task}", flush=True)
-            importlib.import_module(f".{stage.module}", __package__).main([])
+            importlib.import_module(f".{stage.module}", __package__).main([*stage.arguments])
             done.add(name)
             DONE.write_text(json.dumps(sorted(done)))
