@@ -207,7 +207,7 @@ def main(argv: list[str]) -> None:
     """Train all networks and write `judges.safetensors`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--steps", type=int, default=1500, help="steps of the identity network; the others take a fifth of them"
+        "--steps", type=int, default=3000, help="steps of the identity network; the others take a fifth of them"
     )
     steps = parser.parse_args(argv).steps
     torch.manual_seed(0)
