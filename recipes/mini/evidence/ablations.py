@@ -91,6 +91,8 @@ MOA, CONSISTENT = "MoA", "MoA, prior consistency"
 SINGLE_PAPER, SINGLE_FASTCOMPOSER = "single attention", "single attention, FastComposer's losses"
 CLAIMS = (MOA, CONSISTENT, SINGLE_PAPER, SINGLE_FASTCOMPOSER)
 """The rows that carry the claims. All others change `CONSISTENT`, which is the recipe of MoA Mini."""
+RIVALS = (CONSISTENT, SINGLE_FASTCOMPOSER)
+"""The two that are compared at the same identity."""
 ABLATIONS = (
     Ablation(MOA, 3, train=PAPER),
     Ablation(CONSISTENT, 3),

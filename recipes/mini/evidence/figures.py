@@ -94,16 +94,24 @@ def tidy(axes: Axes, x: str, y: str) -> None:
 
 
 def points_of(name: str) -> list[dict]:
-    """The means over a row's trainings: identity and background change at every start, plain and with the background kept."""
-    trainings = [row["points"] for row in read_rows() if row["variant"] == name]
+    """Means over a row's trainings of identity and background change, with and without the background kept.
+
+    The rivals have a point for every start, the other rows one in use.
+    """
+    trainings = [row["points"] or points_in_use(row) for row in read_rows() if row["variant"] == name]
     means = ("identity", "background")
     return [
         {**same[0], **{k: statistics.fmean(p[k] for p in same) for k in means}} for same in zip(*trainings, strict=True)
     ]
 
 
+def points_in_use(row: dict) -> list[dict]:
+    names = (("in_use", False), ("kept", True))
+    return [{"kept": kept, **{k: row[f"{k}_{name}"] for k in ("identity", "background")}} for name, kept in names]
+
+
 def draw_trade_off() -> None:
-    """Identity against background change: a line for each row that carries a claim, one more with the background kept."""
+    """Identity against background change of the rows that carry the claims, with and without the background kept."""
     figure = Figure(figsize=(9, 6))
     axes = figure.subplots()
     for name, colour in COLOURS.items():

@@ -21,7 +21,7 @@ from ..judging.cases import double_cases, make_requests, single_cases
 from ..judging.denoising import denoising_errors
 from ..judging.evaluator import Evaluator
 from ..judging.pipeline import PRIOR_BIAS, START, ImageRequest, MiniPipeline
-from .ablations import CLAIMS, Ablation
+from .ablations import RIVALS, Ablation
 
 CASES = 100
 STARTS = (0.0, 0.1, 0.2, 0.3, 0.4)
@@ -63,7 +63,7 @@ class Measures:
         self.prior = prior_images(self.pipeline, self.requests)
 
     def row(self, ablation: Ablation) -> dict[str, Any]:
-        """All figures of a row; `points` are those of `STARTS`, for the rows that carry the claims."""
+        """All figures of a row; `points` are those of `STARTS`, for the rivals."""
         trained, kept = Sampling(ablation.prior_bias, 0.0), in_use(ablation, kept=True)
         return {
             **self.of_one(trained),
@@ -73,7 +73,7 @@ class Measures:
             "two_people_kept": self.of_two(kept),
             **denoising_errors(self.adapter, ablation.prior_bias),
             "points": [self.point(ablation, *each) for each in product(STARTS, (False, True))]
-            if ablation.name in CLAIMS
+            if ablation.name in RIVALS
             else [],
         }
 
