@@ -96,7 +96,7 @@ def recognition(encoder: ImageEncoder, split: str = "validation") -> float:
 def main(argv: list[str]) -> None:
     """Train for `--steps`, reporting the recognition of validation people, and write `.mini/encoder.safetensors`."""
     parser = argparse.ArgumentParser(prog="mini.model.encoder", description=__doc__)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=1800)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
 
