@@ -14,13 +14,13 @@ from ....moa_attention.pictures import grid, to_image
 from ....moa_attention.run.guidance import RAMP
 from ..data.faces import WORK
 from ..evidence.ablations import PINNED
-from .background import BackgroundSetting, subject_guidance
 from .cases import CANDIDATES
 from .evaluation_set import EvaluationSet, prepare
 from .kept import KeptPictures
 from .pipeline import BATCH, MiniPipeline
+from .settings import Setting, subject_guidance
 
-KEPT = BackgroundSetting(RAMP)
+KEPT = Setting(ramp=RAMP)
 """*Keep background* as Apply MoA has it by default."""
 RUNS_OF_ONE, RUNS_OF_TWO = 4, 3
 """Images of each case: the prior's, MoA's, with *keep background*, and with a pinned router for one person."""

@@ -1,7 +1,4 @@
-"""Keep background on MoA Mini: `python recipes/run.py mini.judging.background`, by default on people of the validation split.
-
-Ramps and subject guidances with the same people and seeds, each beside the ordinary result.
-"""
+"""Settings of Apply MoA for MoA Mini, compared with the same people and seeds, by default of the validation split."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -14,36 +11,44 @@ from .pipeline import START, STRENGTH, MiniPipeline
 from .tables import print_table
 
 
-class BackgroundSetting(NamedTuple):
-    """Settings of Apply MoA."""
+class Setting(NamedTuple):
+    """One combination."""
 
-    ramp: tuple[float, float] | None = None
-    """None: the background is not kept."""
-    guidance: float = 1.0
     strength: float = STRENGTH
     start: float = START
+    ramp: tuple[float, float] | None = None
+    """Of *keep background*; None: the background is not kept."""
+    guidance: float = 1.0
+    """Subject guidance."""
 
 
 SETTINGS = [
-    BackgroundSetting(),
-    BackgroundSetting((0.05, 0.15)),
-    BackgroundSetting(RAMP),
-    BackgroundSetting((0.2, 0.4)),
-    BackgroundSetting(RAMP, 1.6),
-    BackgroundSetting((0.05, 0.15), 1.6),
-    BackgroundSetting(strength=1.0, start=0.05),
-    BackgroundSetting(RAMP, strength=1.0, start=0.05),
+    Setting(1.0, 0.0),
+    Setting(1.0, 0.15),
+    Setting(0.5, 0.15),
+    Setting(1.0, 0.2),
+    Setting(0.7, 0.2),
+    Setting(1.0, 0.25),
+    Setting(0.5, 0.25),
+    Setting(1.0, 0.3),
+    Setting(1.0, 0.2, RAMP),
+    Setting(1.0, 0.2, (0.2, 0.4)),
+    Setting(1.0, 0.2, (0.2, 0.4), 1.6),
+    Setting(1.0, 0.3, (0.2, 0.4)),
+    Setting(1.0, 0.3, (0.2, 0.4), 1.6),
+    Setting(1.0, 0.3, (0.3, 0.5), 1.6),
 ]
 
 
-def subject_guidance(pipeline: MiniPipeline, setting: BackgroundSetting) -> SubjectGuidance | None:
+def subject_guidance(pipeline: MiniPipeline, setting: Setting) -> SubjectGuidance | None:
+    """None if the background is not kept."""
     if setting.ramp is None:
         return None
     return SubjectGuidance(setting.guidance, pipeline.adapter.model.config.layers, setting.ramp)
 
 
-def compare_background(
-    pipeline: MiniPipeline, chosen: EvaluationSet, settings: Sequence[BackgroundSetting]
+def compare_settings(
+    pipeline: MiniPipeline, chosen: EvaluationSet, settings: Sequence[Setting]
 ) -> Iterator[dict[str, str]]:
     """A row for each setting."""
     evaluator = chosen.evaluator
@@ -54,12 +59,13 @@ def compare_background(
             for requests in (chosen.single_requests, chosen.double_requests)
         )
         yield {
+            "strength": f"{setting.strength:g}",
+            "start": f"{setting.start:g}",
             "keep background": "off" if setting.ramp is None else f"ramp {setting.ramp[0]} to {setting.ramp[1]}",
             "subject guidance": f"{setting.guidance:g}",
-            "strength": f"{setting.strength:g} from {setting.start:g}",
             "identity": f"{evaluator.identity(one, chosen.singles):.3f}",
-            "background change": f"{evaluator.background_change(one, chosen.prior):.5f}",
             "scene": f"{evaluator.scene(one, chosen.singles):.3f}",
+            "background change": f"{evaluator.background_change(one, chosen.prior):.5f}",
             "two people right": f"{evaluator.identity(two, chosen.doubles):.3f}",
             "each of two": f"{evaluator.recognised(two, chosen.doubles).mean().item():.3f}",
         }
@@ -67,7 +73,7 @@ def compare_background(
 
 def main(argv: list[str]) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(prog="background", description=__doc__)
+    parser = argparse.ArgumentParser(prog="settings", description=__doc__)
     parser.add_argument("--cases", type=int, default=200, help="pictures of one person")
     parser.add_argument("--pairs", type=int, default=100, help="pictures of two people")
     parser.add_argument("--split", default="validation", choices=("validation", "test"))
@@ -76,4 +82,4 @@ def main(argv: list[str]) -> None:
     pipeline = MiniPipeline()
     chosen = prepare(pipeline, options.cases, options.pairs, options.split)
     print(f"{chosen.size}, {options.split} split\n")
-    print_table(compare_background(pipeline, chosen, [SETTINGS[i] for i in options.settings]))
+    print_table(compare_settings(pipeline, chosen, [SETTINGS[i] for i in options.settings]))
