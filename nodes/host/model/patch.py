@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ....moa_attention.routers.base import TrainingFreeRouter
 from ....moa_attention.routers.words import PlaceRouter
+from ....moa_attention.run.base_run import BaseRun
 from ....moa_attention.run.budget import ALL, AutomaticBudget, Budget
 from ....moa_attention.run.guidance import SubjectGuidance
 from ....moa_attention.run.listener import RunListener
@@ -36,6 +37,7 @@ from .run_note import give_note, note_after, note_before
 from .run_prompts import prepare_prompts
 from .run_subjects import RunSubjects
 from .subject_rows import take_payloads
+from .two_runs import BASE_RUN, sample_twice
 from .views import payload_of_run
 
 LAYOUT = "moa_layout"
@@ -145,10 +147,14 @@ def wrap_run(applied: Applications, executor: Any, *args: Any, **kwargs: Any) ->
     before = [note_before(each, own, alone) for each, own in zip(applied.every, notes, strict=True)]
     for each, note in zip(applied.every, before, strict=True):
         give_note(each, note)
+    kept = applied.keeper is not None and before[applied.every.index(applied.keeper)] is None
+    sample = (
+        partial(sample_twice, executor, [*applied.listeners()], applied.keeper.subjects.lines) if kept else executor
+    )
     for listener in applied.listeners():
         listener.begin_run()
     try:
-        result = executor(*args, **kwargs)
+        result = sample(*args, **kwargs)
     finally:
         for listener in applied.listeners():
             listener.end_run()
@@ -177,16 +183,18 @@ def complete_batch(
     **kwargs: Any,
 ) -> list[Tensor]:
     """CALC_COND_BATCH: give every cond a payload of one shape, so that positive and negative stay one batched call."""
-    every, keeper = conds, applied.keeper
+    every, keeper, sources = conds, applied.keeper, {}
+    run: BaseRun | None = model_options.get(BASE_RUN)
     if keeper is not None and keeper.guidance is not None:
-        active = not keeper.inactive(t, model.model_sampling)
+        active = not (run is not None and run.recording) and not keeper.inactive(t, model.model_sampling)
         every, sources = with_prior_rows(conds, keeper.names) if active else (bare_conds(conds, keeper.names), {})
         keeper.guidance.begin_evaluation(sources)
     for each in applied.every:
         every = complete_conditions(every, each.prompt_cache.number, each.names)
     every = every if keeper is None else numbered_alike(every, keeper.names)
     options = applied.tiles.follow(model_options)
-    return executor(model, every, x, t, options, *args, **kwargs)[: len(conds)]
+    predictions = executor(model, every, x, t, options, *args, **kwargs)
+    return predictions[: len(conds)] if run is None else run.evaluated(t, predictions, sources)
 
 
 def begin_call(

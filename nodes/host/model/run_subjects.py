@@ -30,6 +30,8 @@ class RunSubjects(RunListener):
         """Regions on the grids of layers, by subject."""
 
         self.styles = NumberedStyles()
+        self.lines: list[str] = []
+        """For users, from within the run."""
 
     def begin(
         self,
@@ -39,7 +41,7 @@ class RunSubjects(RunListener):
         names: PayloadNames = FIRST,
     ) -> None:
         """Read the subjects of an adapter in a run's conds, in the order in which these are numbered."""
-        self.styles = styles
+        self.styles, self.lines = styles, []
         self.follows, self.masks = follows, {}
         self.by_prompt = [cond.get(names.sources, []) for of_name in conds.values() for cond in of_name]
         self.names = names_of(self.every())

@@ -29,14 +29,14 @@ SETTINGS = [
     Setting(1.0, 0.2),
     Setting(0.7, 0.2),
     Setting(1.0, 0.25),
+    Setting(0.7, 0.25),
     Setting(0.5, 0.25),
     Setting(1.0, 0.3),
     Setting(1.0, 0.2, RAMP),
-    Setting(1.0, 0.2, (0.2, 0.4)),
-    Setting(1.0, 0.2, (0.2, 0.4), 1.6),
-    Setting(1.0, 0.3, (0.2, 0.4)),
-    Setting(1.0, 0.3, (0.2, 0.4), 1.6),
-    Setting(1.0, 0.3, (0.3, 0.5), 1.6),
+    Setting(1.0, 0.25, RAMP),
+    Setting(0.7, 0.25, RAMP),
+    Setting(0.7, 0.25, RAMP, 1.3),
+    Setting(1.0, 0.25, (0.2, 0.4)),
 ]
 
 
