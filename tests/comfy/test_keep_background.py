@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+import comfy.sample
 import comfy.samplers
 import cutters
 import host
@@ -290,3 +291,43 @@ def test_other_nodes_see_positive_and_negative_alone(small: Family):
     model.set_model_attn2_output_patch(patch)
     small.sample(model, small.prompt(subjects=MAN))
     assert seen == {0, 1}
+
+
+@pytest.mark.parametrize("sampler", ["euler_ancestral", "dpmpp_2m_sde", "euler_ancestral_cfg_pp", "dpm_2", "lcm"])
+def test_every_samplers_background_is_the_base_models_own(small: Family, sampler: str):
+    prompt, router = in_half(small, MAN), MaskRouter()
+    found = small.sample(guided(small, router=router), prompt, sampler=sampler, steps=3, size=(16, 16))
+    base = small.sample(small.model, small.prompt(), sampler=sampler, steps=3, size=(16, 16))
+    assert torch.equal(found[..., 12:], base[..., 12:])
+    assert subjects.difference(base, found) > 1e-2
+
+
+def test_both_runs_are_one_progress_and_cancelling_either_leaves_the_model_as_it_was(small: Family):
+    model, prompt, seen = guided(small), small.prompt(subjects=MAN), []
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def run(stop: int | None) -> Tensor:
+        def callback(step: int, _denoised: Tensor, _x: Tensor, steps: int) -> None:
+            seen.append((step, steps))
+            if step == stop:
+                raise InterruptedError
+
+        return comfy.sample.sample(
+            model, noise, 2, 5.0, "euler", "normal", prompt, small.prompt(2), torch.zeros_like(noise), callback=callback,
+            disable_pbar=True, seed=0,
+        )  # fmt: skip
+
+    wanted = run(None)
+    assert seen == [(0, 4), (1, 4), (2, 4), (3, 4)]
+    for stop in (0, 2):
+        with pytest.raises(InterruptedError):
+            run(stop)
+        assert torch.equal(run(None), wanted)
+
+
+def test_a_sampler_that_adapts_its_steps_is_reported(small: Family, caplog: pytest.LogCaptureFixture):
+    small.sample(guided(small, EVERYWHERE), small.prompt(subjects=MAN), sampler="dpm_adaptive", steps=3)
+    assert "did not take the same steps" in caplog.text
+    caplog.clear()
+    small.sample(guided(small, EVERYWHERE), small.prompt(subjects=MAN), steps=3)
+    assert "did not take the same steps" not in caplog.text
