@@ -189,8 +189,9 @@ class ApplyMoA(io.ComfyNode):
                     "keep_background",
                     default=False,
                     optional=True,
-                    tooltip="Outside the subjects, every step uses the base model's own prediction of the prompt, so that the background "
-                    "stays. This computes one row more in each step for every prompt with subjects: usually three instead of two.",
+                    tooltip="Outside the subjects, the picture stays exactly the base model's own. The sampler samples twice: first without the "
+                    "subjects, then with them, with one row more in each step for every prompt with subjects. Usually this takes two and a "
+                    "half times as long.",
                 ),
                 io.Float.Input(
                     "subject_guidance",

@@ -234,7 +234,7 @@ def test_the_background_that_is_kept_is_that_with_the_other_adapter(family: subj
     assert torch.equal(expected, sample(family, first, *given))
     with subjects.one_by_one(family.model), subjects.counted_calls(family.model) as rows:
         assert subjects.difference(expected, sample(family, first, *given)) < 1e-4
-    assert rows == [1] * 6
+    assert rows == [1] * 10
     everywhere = SubjectGuidance(1.0, family.adapter.patcher.model.config.layers, ramp=(-2.0, -1.0))
     whole = sample(family, family.attach(apply(family.model, (plus, {})), guidance=everywhere), *given)
     both = sample(family, family.attach(apply(family.model, (plus, {}))), *given)

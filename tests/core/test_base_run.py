@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from comfyui_moa.moa_attention.run.base_run import BaseRun
 from torch import Tensor
+
+from moa_attention.run.base_run import BaseRun
 
 SHAPE = (2, 4, 3, 3)
 HIGH, LOW = torch.tensor([9.0, 9.0]), torch.tensor([1.0, 1.0])

@@ -14,7 +14,7 @@ from typing import Any
 import comfy.model_management
 import comfy.model_patcher
 from comfy.ldm.modules.attention import attention_pytorch
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers, get_wrappers_with_key
 from torch import Tensor, nn
 
 from ....moa_attention.routers.base import TrainingFreeRouter
@@ -92,7 +92,7 @@ def apply_adapter(
         lora_strength: of the LoRA in a FaceID file; 0 leaves it out.
         lora_on_model: strength of that LoRA on the weights of the model itself, for all prompts.
         budget: the number of pixels of each layer for which the personalised branch is computed.
-        guidance: keeps the prior's predictions where subjects have no share, for one row more in every step.
+        guidance: keeps the result of the prior where subjects have no share, for a run without subjects and one row more in every step.
         negative_image: what negative prompts get where the others have image prompts.
         observers: traces to fill, or what records a training step.
         notify: called after each run with a note for users: when subjects were active, or why they were not.
@@ -147,10 +147,11 @@ def wrap_run(applied: Applications, executor: Any, *args: Any, **kwargs: Any) ->
     before = [note_before(each, own, alone) for each, own in zip(applied.every, notes, strict=True)]
     for each, note in zip(applied.every, before, strict=True):
         give_note(each, note)
-    kept = applied.keeper is not None and before[applied.every.index(applied.keeper)] is None
-    sample = (
-        partial(sample_twice, executor, [*applied.listeners()], applied.keeper.subjects.lines) if kept else executor
-    )
+    keeps = [each is applied.keeper and note is None for each, note in zip(applied.every, before, strict=True)]
+    sample = executor
+    if any(keeps):
+        listeners, lines = [*applied.listeners()], notes[keeps.index(True)]
+        sample = partial(sample_twice, without_moa(guider), executor, listeners, lines)
     for listener in applied.listeners():
         listener.begin_run()
     try:
@@ -162,6 +163,17 @@ def wrap_run(applied: Applications, executor: Any, *args: Any, **kwargs: Any) ->
         if note is None:
             give_note(each, note_after(each, own, alone))
     return result
+
+
+def without_moa(guider: Any) -> Any:
+    """The sampling of a guider with all its wrappers but MoA's.
+
+    Those around MoA's are among them: what they prepare for a run serves one run only.
+    """
+    kind, options = WrappersMP.OUTER_SAMPLE, guider.model_options
+    own = get_wrappers_with_key(kind, KEY, options, is_model_options=True)
+    others = [each for each in get_all_wrappers(kind, options, is_model_options=True) if each not in own]
+    return WrapperExecutor.new_class_executor(guider.outer_sample, guider, others)
 
 
 def begin_evaluation(applied: Applications, executor: Any, *args: Any, **kwargs: Any) -> Any:

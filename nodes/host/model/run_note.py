@@ -41,7 +41,6 @@ def note_after(settings: ApplySettings, further: Sequence[str], alone: bool) -> 
     if reason:
         return without_part(settings, reason, further, alone)
     share = settings.budget.measured_share()
-    further = [*further, *settings.subjects.lines]
     lines = [active_line(settings), *partly_idle(settings.subjects.every()), *further]
     if share is not None:
         lines.append(f"At the end the personalised branch was computed for {100 * share:.0f} % of the pixels.")

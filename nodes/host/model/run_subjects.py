@@ -30,8 +30,6 @@ class RunSubjects(RunListener):
         """Regions on the grids of layers, by subject."""
 
         self.styles = NumberedStyles()
-        self.lines: list[str] = []
-        """For users, from within the run."""
 
     def begin(
         self,
@@ -41,7 +39,7 @@ class RunSubjects(RunListener):
         names: PayloadNames = FIRST,
     ) -> None:
         """Read the subjects of an adapter in a run's conds, in the order in which these are numbered."""
-        self.styles, self.lines = styles, []
+        self.styles = styles
         self.follows, self.masks = follows, {}
         self.by_prompt = [cond.get(names.sources, []) for of_name in conds.values() for cond in of_name]
         self.names = names_of(self.every())
