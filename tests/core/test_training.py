@@ -222,9 +222,9 @@ def test_weights_by_the_signal_to_noise_ratio():
 
 def test_references_are_pictures_or_features():
     adapter, _ = setup()
-    assert encode_references(adapter, torch.rand(2, 3, 3, 64, 64)).shape == (2, 3, 8)
+    assert encode_references(adapter, torch.rand(2, 3, 3, 96, 96)).shape == (2, 3, 8)
     features = torch.rand(2, 3, 8)
     assert encode_references(adapter, features) is features
     adapter.encoder = None
     with pytest.raises(ValueError, match="references are pictures"):
-        encode_references(adapter, torch.rand(2, 3, 3, 64, 64))
+        encode_references(adapter, torch.rand(2, 3, 3, 96, 96))

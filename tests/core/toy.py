@@ -21,6 +21,7 @@ from routed import run  # noqa: E402
 from routed import spec as layer_spec  # noqa: E402
 
 from moa_attention import LayerSpec, MoAAdapter, MoAConfig  # noqa: E402
+from moa_attention.adapters.vision import ImageEncoder  # noqa: E402
 from moa_attention.method.attention import attend  # noqa: E402
 from moa_attention.method.expert import Projections  # noqa: E402
 from moa_attention.method.spec import EMBEDDED_ENCODER  # noqa: E402
@@ -115,7 +116,9 @@ def draw(lot: Lot) -> Batch:
     def random(*shape: int) -> Tensor:
         return torch.stack([torch.randn(shape, generator=g) for g in lot.generators])
 
-    return Batch(random(4, 6, 4), random(5, 12), slots, random(2, 3, 64, 64).sigmoid(), masks)
+    return Batch(
+        random(4, 6, 4), random(5, 12), slots, random(2, 3, ImageEncoder.picture, ImageEncoder.picture).sigmoid(), masks
+    )
 
 
 def one_lot(seed: int = 0) -> Lot:

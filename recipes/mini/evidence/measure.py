@@ -28,7 +28,7 @@ STARTS = (0.0, 0.1, 0.2, 0.3, 0.4)
 """Shares of the sampling after which the personalised branch begins."""
 
 
-class Sampling(NamedTuple):
+class SamplingChoice(NamedTuple):
     """Settings of Apply MoA."""
 
     prior_bias: float
@@ -45,11 +45,11 @@ class Sampling(NamedTuple):
         return {"prior_bias": self.prior_bias, "start": self.start, "guidance": guidance, "router": router}
 
 
-def in_use(ablation: Ablation, start: float = START, kept: bool = False) -> Sampling:
+def in_use(ablation: Ablation, start: float = START, kept: bool = False) -> SamplingChoice:
     """The settings in use of a row."""
     if not ablation.single:
-        return Sampling(PRIOR_BIAS, start, kept)
-    return Sampling(0.0, start, kept, words=True) if kept else Sampling(ablation.prior_bias, start)
+        return SamplingChoice(PRIOR_BIAS, start, kept)
+    return SamplingChoice(0.0, start, kept, words=True) if kept else SamplingChoice(ablation.prior_bias, start)
 
 
 class Measures:
@@ -64,7 +64,7 @@ class Measures:
 
     def row(self, ablation: Ablation) -> dict[str, Any]:
         """All figures of a row; `points` are those of `STARTS`, for the rivals."""
-        trained, kept = Sampling(ablation.prior_bias, 0.0), in_use(ablation, kept=True)
+        trained, kept = SamplingChoice(ablation.prior_bias, 0.0), in_use(ablation, kept=True)
         return {
             **self.of_one(trained),
             **{f"{name}_in_use": value for name, value in self.of_one(in_use(ablation)).items()},
@@ -82,7 +82,7 @@ class Measures:
         found = self.of_one(in_use(ablation, start, kept))
         return {"start": start, "kept": kept, "identity": found["identity"], "background": found["background"]}
 
-    def of_one(self, sampling: Sampling) -> dict[str, float]:
+    def of_one(self, sampling: SamplingChoice) -> dict[str, float]:
         """Identity, scene, background and router on images of one person."""
         images, maps = self.pipeline.generate(self.requests, **sampling.options(self.pipeline))
         inside, outside = self.evaluator.router_split(images, maps)
@@ -94,7 +94,7 @@ class Measures:
             "prior_outside": 1 - outside,
         }
 
-    def of_two(self, sampling: Sampling) -> float:
+    def of_two(self, sampling: SamplingChoice) -> float:
         """Share of images of two people in which both are right and in their places."""
         requests = make_requests(self.pipeline, self.evaluator.identities, self.doubles)
         images, _ = self.pipeline.generate(requests, **sampling.options(self.pipeline))
