@@ -58,7 +58,7 @@ def stable_diffusion(family: str, side: int, checkpoint: str, adapter: str, cont
 FAMILIES = {
     "mini": Family(
         128, 4, {"steps": 30, "cfg": 2.5, "sampler_name": "euler_ancestral", "scheduler": "sgm_uniform"},
-        {"strength": 0.5, "start_percent": 0.15}, "{people} {scene}", "", MINI_NOTE, 2.0,
+        {"strength": 0.25, "start_percent": 0.1}, "{people} {scene}", "", MINI_NOTE, 2.0,
         "moa_mini_silhouettes.safetensors", True, "moa_mini_sepia.safetensors",
         adapter="bundled/mini/adapter.safetensors",
     ),

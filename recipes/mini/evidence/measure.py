@@ -24,7 +24,7 @@ from ..judging.pipeline import PRIOR_BIAS, START, ImageRequest, MiniPipeline
 from .ablations import RIVALS, Ablation
 
 CASES = 100
-STARTS = (0.0, 0.1, 0.2, 0.3, 0.4)
+STARTS = (0.0, 0.1, 0.2, 0.3)
 """Shares of the sampling after which the personalised branch begins."""
 
 
@@ -61,6 +61,8 @@ class Measures:
         self.doubles = double_cases(self.evaluator.candidates, CASES // 2)
         self.requests = make_requests(self.pipeline, self.evaluator.identities, self.singles)
         self.prior = prior_images(self.pipeline, self.requests)
+        self.found: dict[SamplingChoice, dict[str, float]] = {}
+        """Of one person: a row has some settings more than once."""
 
     def row(self, ablation: Ablation) -> dict[str, Any]:
         """All figures of a row; `points` are those of `STARTS`, for the rivals."""
@@ -84,6 +86,11 @@ class Measures:
 
     def of_one(self, sampling: SamplingChoice) -> dict[str, float]:
         """Identity, scene, background and router on images of one person."""
+        if sampling not in self.found:
+            self.found[sampling] = self.measure_one(sampling)
+        return self.found[sampling]
+
+    def measure_one(self, sampling: SamplingChoice) -> dict[str, float]:
         images, maps = self.pipeline.generate(self.requests, **sampling.options(self.pipeline))
         inside, outside = self.evaluator.router_split(images, maps)
         return {

@@ -26,7 +26,7 @@ from ..data.faces import WEIGHTS
 STEPS, GUIDANCE, SAMPLER, SCHEDULE = 30, 2.5, "euler_ancestral", "sgm_uniform"
 GRID = (16, 16)
 BATCH = 20
-STRENGTH, START = 0.5, 0.15
+STRENGTH, START = 0.25, 0.1
 """Of Apply MoA, as in the example workflow: the scene settles before the personalised branch begins."""
 PRIOR_BIAS = bias_from_strength(STRENGTH)
 

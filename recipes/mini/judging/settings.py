@@ -23,20 +23,18 @@ class Setting(NamedTuple):
 
 
 SETTINGS = [
-    Setting(1.0, 0.0),
-    Setting(1.0, 0.15),
-    Setting(0.5, 0.15),
-    Setting(1.0, 0.2),
-    Setting(0.7, 0.2),
     Setting(1.0, 0.25),
-    Setting(0.7, 0.25),
-    Setting(0.5, 0.25),
-    Setting(1.0, 0.3),
+    Setting(0.7, 0.2),
+    Setting(0.5, 0.2),
+    Setting(0.35, 0.2),
+    Setting(0.2, 0.2),
+    Setting(0.35, 0.15),
+    Setting(0.25, 0.15),
+    Setting(0.25, 0.1),
+    Setting(0.2, 0.08),
     Setting(1.0, 0.2, RAMP),
-    Setting(1.0, 0.25, RAMP),
-    Setting(0.7, 0.25, RAMP),
-    Setting(0.7, 0.25, RAMP, 1.3),
-    Setting(1.0, 0.25, (0.2, 0.4)),
+    Setting(0.5, 0.2, RAMP, 1.3),
+    Setting(0.25, 0.1, RAMP),
 ]
 
 
