@@ -7,13 +7,14 @@ from .template import Output, Template
 from .workflow import Workflow
 
 MEN = ["moa_man.png", "moa_man_2.png", "moa_man_3.png", "moa_man_4.png"]
-SWAP_NOTE = """**Subject swap.** One prompt and one seed, four people in turn. The scene stays that of the base model alone.
+SWAP_NOTE = """**Subject swap.** One prompt and one seed, four people in turn. With *keep_background* in *Apply MoA*,
+the scene stays that of the base model alone.
 
 *Create List* runs everything behind it once for each picture. Connect more pictures to it for more people.
 
 **What to change first**: the pictures, the scene in the prompt, the seed of both samplers."""
 REGION_NOTE = """**Swap one of two.** The prompt has two people. Only the man becomes a subject, and *Subject Settings (MoA)* keeps him to the left
-half. The woman stays the base model's.
+half. The woman stays the base model's, with the help of *keep_background* in *Apply MoA*.
 
 **What to change first**: the pictures, the scene in the prompt, the region. Instead of the three mask nodes you can paint a mask in the mask editor
 of a *Load Image*."""
@@ -49,7 +50,7 @@ def region(family: Family) -> Template:
 
 def show_beside_base(w: Workflow, text: str, subject: Output) -> None:
     """Sample with each subject and without any, and show the map of the last run."""
-    words, apply, latent = w.words(text), w.apply(), w.latent()
+    words, apply, latent = w.words(text), w.apply(keep_background=True), w.latent()
     positive = w.prompt(words, subject, title="With the person")
     plain, negative = w.plain_prompt("Without a person", words), w.negative()
     ours = w.sample("Each person", apply, positive, negative, latent)

@@ -15,9 +15,9 @@ from .data.identities import Identities
 from .judging.pipeline import ImageRequest, MiniPipeline
 
 FOLDER = ROOT / "docs" / "images"
-ONE_PERSON = ("a man in a forest", 5, (2760, 2801, 2793, 2782))
+ONE_PERSON = ("a man in the snow", 11, (2760, 2801, 2793, 2782))
 """Prompt, seed, and four men of the test split."""
-TWO_PEOPLE = ("a man and a woman on a beach", 5, (2760, 2766), (2789, 2776))
+TWO_PEOPLE = ("a man and a woman at sunset", 3, (2760, 2766), (2789, 2776))
 """Prompt, seed, and two pairs of the test split."""
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 PRIOR_LABEL = "the base model alone"
@@ -105,7 +105,7 @@ def curves(target: Path) -> None:
     for name in ("reconstruction", "router", "object"):
         values = smooth(adapter[name])
         panels[1].plot(adapter["step"][-len(values) :], torch.tensor(values) / abs(values[0] or 1), label=name)
-    panels[1].set(title="adapter: losses, relative to their start", xlabel="step", ylim=(-4, 2))
+    panels[1].set(title="adapter: losses, relative to their start", xlabel="step")
     panels[1].legend()
     for name, text in (("prior_outside", "R_0 outside the people"), ("personal_inside", "R_1 inside")):
         values = smooth(adapter[name])
