@@ -21,7 +21,7 @@ MoA Mini knows the words *man* and *woman*. With a large model, use words for ag
 def morph(family: Family) -> Template:
     """From one person to another."""
     w = Workflow(family, MORPH_NOTE)
-    images = [w.picture("First person", "moa_man_3.png"), w.picture("Second person", "moa_man_2.png")]
+    images = [w.picture("First person", "moa_man.png"), w.picture("Second person", "moa_man_2.png")]
     encoded = [
         w.encode(title, image, "man")
         for title, image in zip(("Encode the first", "Encode the second"), images, strict=True)

@@ -11,12 +11,13 @@ repaints only the person, with a higher strength. Nothing else changes.
 
 **What to change first**: `strength` in *Apply MoA, pass 2*, `denoise` of pass 2, `mask_threshold` of the map."""
 REAL_NOTE = """**Swap the person of an existing picture.** The picture is inverted: the sampler runs from the picture to the noise that gives it
-(*From picture to noise*, CFG 1). From that noise, the base model alone gives the picture back, and MoA gives it with another person.
+(*From picture to noise*, CFG 1). From that noise, the base model alone gives the picture back, and MoA gives it with another person. At CFG 1,
+`subject_guidance` in *Apply MoA* strengthens the person, and *keep_background* leaves the rest of the picture as it is.
 
-**What to change first**: the picture and the prompt that describes it, the person, `strength` in *Apply MoA*, `denoise` of the schedule: less
-of it keeps more of the picture."""
+**What to change first**: the picture and the prompt that describes it, the person, `subject_guidance` and `strength` in *Apply MoA*, `denoise` of
+the schedule: less of it keeps more of the picture."""
 
-REAL_STRENGTH = 4.0
+REAL = {"strength": 2.0, "start_percent": 0.0, "keep_background": True, "subject_guidance": 3.0}
 """The noise of an inverted picture contains its person, against whom the new one has to prevail."""
 
 
@@ -57,7 +58,7 @@ def real_picture(family: Family) -> Template:
     schedule = w.add("BasicScheduler", "Schedule", model=w.model, scheduler="sgm_uniform", steps=50, denoise=1.0)
     flipped = w.add("FlipSigmas", "From picture to noise", sigmas=schedule)
     settings = {"add_noise": False, "noise_seed": 0, "positive": positive, "negative": negative, "sampler": sampler}
-    apply = w.apply(strength=REAL_STRENGTH, start_percent=0.0)
+    apply = w.apply(**REAL)
     inverted = w.add("SamplerCustom", "Invert", model=w.model, cfg=1.0, sigmas=flipped, latent_image=noisy, **settings)
     back, ours = (
         w.add("SamplerCustom", title, model=model, cfg=1.0, sigmas=schedule, latent_image=inverted, **settings)

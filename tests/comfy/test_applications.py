@@ -53,7 +53,7 @@ def test_swap_changes_the_person_and_keeps_the_scene(server: Server):
     between = torch.stack([squared_change(people, people.roll(k, 0), inside) for k in (1, 2)])
     show("swap", outside=outside.max().item(), inside=between.min().item())
     assert len(people) == 4
-    assert outside.max() < 0.02
+    assert outside.max() < 0.005
     assert between.min() > 3 * outside.max()
 
 
@@ -65,7 +65,7 @@ def test_a_region_keeps_the_other_person(server: Server):
     there, elsewhere = squared_change(people, base, inside), squared_change(people, base, right)
     show("swap one of two", inside=there.min().item(), right=elsewhere.max().item())
     assert not (inside * right).any()
-    assert elsewhere.max() < 0.015
+    assert elsewhere.max() < 0.005
     assert there.min() > 3 * elsewhere.max()
 
 
@@ -105,7 +105,7 @@ def test_the_routers_map_is_the_mask_of_the_person(server: Server, judge: Any):
     before, after = (likeness(judge, pictures, MAN_2) for pictures in (first, second))
     show("inpaint", iou=shared.mean().item(), worst=shared.min().item(), outside=kept.max().item(), inside=repainted.min().item(),
          before=before.mean().item(), after=after.mean().item())  # fmt: skip
-    assert shared.mean() > 0.45
+    assert shared.mean() > 0.55
     assert kept.max() < 1e-4
     assert repainted.min() > 20 * kept.max()
     assert after.mean() > before.mean()
@@ -119,8 +119,8 @@ def test_a_real_picture_comes_back_and_gets_another_person(server: Server, judge
     change = judge.background_change(ours, original)
     show("real picture", psnr=psnr, before=before, after=after, background=change)
     assert psnr > 27
-    assert after > before + 0.15
-    assert change < 0.02
+    assert after > before + 0.4
+    assert change < 0.005
 
 
 def test_a_time_lapse_keeps_the_person(server: Server, judge: Any):
@@ -155,7 +155,7 @@ def test_a_pose_is_the_persons(server: Server, judge: Any):
     known, alone = (recognised(judge, pictures, MAN_2) for pictures in (ours, base))
     show("pose", off=off.item(), iou=shared.item(), others=others.item(), recognised=known, alone=alone)
     assert off < 0.05
-    assert shared > 0.6 > others + 0.2
+    assert shared > 0.75 > others + 0.2
     assert known >= 2 > alone
 
 
@@ -170,9 +170,11 @@ def test_a_style_reaches_the_prior_and_not_the_person(server: Server, judge: Any
     assert known >= 3 > alone
 
 
-def test_training_makes_the_person_recognisable(server: Server, judge: Any):
+def test_training_brings_the_person_closer(server: Server, judge: Any):
     shown, man = run(server, "training_mini"), MEN["moa_man.png"]
-    before, after = (recognised(judge, shown[f"{when} the training"], man) for when in ("Before", "After"))
-    show("training", before=before, after=after)
-    assert after >= 3 > before
+    before, after = (shown[f"{when} the training"] for when in ("Before", "After"))
+    was, now = (likeness(judge, pictures, man).mean().item() for pictures in (before, after))
+    show("training", was=was, now=now, before=recognised(judge, before, man), after=recognised(judge, after, man))
+    assert now > was + 0.15
+    assert recognised(judge, after, man) >= 3
     assert list((server.base / "models" / "moa").glob("my_adapter_*.safetensors"))

@@ -33,8 +33,9 @@ SETTINGS = [
     Setting(0.25, 0.1),
     Setting(0.2, 0.08),
     Setting(1.0, 0.2, RAMP),
-    Setting(0.5, 0.2, RAMP, 1.3),
     Setting(0.25, 0.1, RAMP),
+    Setting(0.25, 0.1, RAMP, 1.3),
+    Setting(0.5, 0.2, RAMP, 1.3),
 ]
 
 
