@@ -21,7 +21,7 @@ from comfyui_moa.moa_attention.training.saved.files import at_step, go_back, kee
 from PIL import Image
 from safetensors.torch import load_file
 
-STEPS = 14
+STEPS = 40
 
 
 def recipe(name: str) -> Any:
@@ -37,8 +37,8 @@ def train(folder: Path, output: Path, *options: str) -> list[dict[str, Any]]:
         models.checkpoint = "moa-mini"
         data = {{ folder = "{folder.as_posix()}", licence = "CC0-1.0", side = 128, held_out = 4 }}
         adapter.rank = 4
-        train = {{ steps = {STEPS}, batch_size = 4, precision = "float32", learning_rate = 2e-3, save_every = 10 }}
-        validation = {{ every = 14, at = [1], prompts = [] }}
+        train = {{ steps = {STEPS}, batch_size = 4, precision = "float32", learning_rate = 1e-3, save_every = 10 }}
+        validation = {{ every = {STEPS}, at = [1], prompts = [] }}
         """
     )
     recipe("train").main([str(config), *options])
@@ -71,7 +71,7 @@ def test_the_errors_fall_and_the_right_reference_becomes_better(tmp_path: Path, 
     )
     assert rows[-1]["held_out/right"] > last["held_out/right"]
     assert read_header(output / "adapter.best.safetensors").provenance["step"] == STEPS
-    assert "lowest at step 14" in capsys.readouterr().out
+    assert f"lowest at step {STEPS}" in capsys.readouterr().out
     assert json.loads((output / "log.jsonl").read_text().splitlines()[-1])["step"] == STEPS + 4
 
 

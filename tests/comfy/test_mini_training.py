@@ -214,7 +214,7 @@ def test_a_wider_net_begins_close_to_the_narrow_one(pack) -> None:
     wide["unet"].load_state_dict({k: widen.widen(k, v) for k, v in narrow["unet"].state_dict().items()})
     noisy, time, context = torch.randn(2, 32, 16, 16), torch.tensor([100.0, 600.0]), torch.randn(2, 77, 128)
     before, after = (recipe("model.diffusion").predict(m["unet"], noisy, time, context) for m in (narrow, wide))
-    assert (after - before).square().mean() < 0.2 * before.square().mean()
+    assert (after - before).square().mean() < 0.3 * before.square().mean()
 
 
 def test_a_low_rank_change_starts_as_nothing_and_is_the_product_of_its_factors(pack) -> None:

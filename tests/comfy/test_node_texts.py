@@ -104,7 +104,7 @@ def test_the_crop_shows_what_it_fell_back_to(server: Server):
         ),
         (
             {"apply": {"end_percent": 0.2}, "sampler": {"denoise": 0.4}},
-            "none of its steps lies between 'start_percent' 0.15 and 'end_percent' 0.2 of 'Apply MoA'",
+            "none of its steps lies between 'start_percent' 0.1 and 'end_percent' 0.2 of 'Apply MoA'",
         ),
         ({"text": {"subjects.subject_0": None, "subjects.subject_1": None}}, "no prompt of the run has one"),
     ],

@@ -40,8 +40,8 @@ class RouterSetting(NamedTuple):
 
 SETTINGS = [
     RouterSetting("learned", lambda: None, STRENGTH, START),
-    *(RouterSetting("attention", WordRouter, strength, START) for strength in (0.5, 0.75, 1.0)),
-    *(RouterSetting("constant", ConstantRouter, strength, START) for strength in (0.5, 1.0)),
+    *(RouterSetting("attention", WordRouter, strength, START) for strength in (STRENGTH, 0.5, 1.0)),
+    *(RouterSetting("constant", ConstantRouter, strength, START) for strength in (STRENGTH, 1.0)),
 ]
 
 
