@@ -133,10 +133,11 @@ def draw_trade_off() -> None:
 
 
 def at_the_same_identity() -> Iterator[dict[str, str]]:
-    """Every point of MoA beside the rival's least background change at the same identity."""
-    for ours in points_of(CONSISTENT):
-        rivals = [p for p in points_of(SINGLE_FASTCOMPOSER) if abs(p["identity"] - ours["identity"]) <= ALIKE]
-        least = min((p["background"] for p in rivals), default=None)
+    """Every point of MoA beside the rival's least background change at the same identity; nothing before both are measured."""
+    rival = points_of(SINGLE_FASTCOMPOSER)
+    for ours in points_of(CONSISTENT) if rival else []:
+        alike = [p["background"] for p in rival if abs(p["identity"] - ours["identity"]) <= ALIKE]
+        least = min(alike, default=None)
         yield {
             "background": "kept" if ours["kept"] else "not kept",
             "start": f"{ours['start']:g}",
