@@ -32,7 +32,7 @@ USUAL = 1.5
 HEAD = 32
 """Width of an attention head."""
 NOISIEST_BETA = 0.0224
-"""End of the noise schedule, at a noise level of 100.
+"""End of the noise schedule, at a noise level of 103.
 
 The usual 0.012 ends at 14.6. There the mean colour of a picture, whose deviation over the 16 x 16 latent pixels together is 25,
 can still be seen in training, but in sampling it is noise, which the model takes for the picture's layout.
