@@ -7,8 +7,8 @@ from .template import Output, Template
 from .workflow import Workflow
 
 MEN = ["moa_man.png", "moa_man_2.png", "moa_man_3.png", "moa_man_4.png"]
-SWAP_NOTE = """**Subject swap.** One prompt and one seed, four people in turn. With *keep_background* in *Apply MoA*,
-the scene stays that of the base model alone.
+SWAP_NOTE = """**Subject swap.** One prompt and one seed, four people in turn. With *keep_background* in *Apply MoA*, the scene
+stays that of the base model alone.
 
 *Create List* runs everything behind it once for each picture. Connect more pictures to it for more people.
 
