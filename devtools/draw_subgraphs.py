@@ -6,7 +6,9 @@ The real page makes each subgraph of its nodes. ComfyUI offers the files in `sub
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
 from playwright.sync_api import Page
 
@@ -42,13 +44,21 @@ def draw_blueprint(page: Page, name: str) -> dict[str, Any]:
     return page.evaluate(JOIN, [name, types])
 
 
+def with_stable_ids(name: str, text: str) -> str:
+    """The page gives new random ids each time; the same drawing shall give the same file."""
+    found = dict.fromkeys(re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", text))
+    for number, random in enumerate(found):
+        text = text.replace(random, str(uuid5(NAMESPACE_URL, f"{name}/{number}")))
+    return text
+
+
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     with browser_on_server() as (chromium, address):
         for name in BLUEPRINTS:
             page = open_page(chromium, address)
-            target = FOLDER / f"{name}.json"
-            target.write_text(json.dumps(draw_blueprint(page, name), indent=1) + "\n", encoding="utf-8")
+            text = with_stable_ids(name, json.dumps(draw_blueprint(page, name), indent=1))
+            (FOLDER / f"{name}.json").write_text(text + "\n", encoding="utf-8")
             page.close()
 
 

@@ -189,7 +189,7 @@ class ApplyMoA(io.ComfyNode):
                     "keep_background",
                     default=False,
                     optional=True,
-                    tooltip="Outside the subjects, the picture stays exactly the base model's own. The sampler samples twice: first without the "
+                    tooltip="Outside the subjects, the latents stay exactly the base model's own. The sampler samples twice: first without the "
                     "subjects, then with them, with one row more in each step for every prompt with subjects. Usually this takes two and a "
                     "half times as long.",
                 ),

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from comfyui_moa.moa_attention.formats.adapter import load_adapter
+from comfyui_moa.moa_attention.formats.adapter import load_adapter, read_header
 from comfyui_moa.moa_attention.training.base import Batch
+
+from devtools.templates.families import FAMILIES
 
 KEYS = {
     "cases", "identity_rank1_of_20", "identity_rank1_prior", "identity_rank1_pinned", "identity_kept", "judge_ceiling",
@@ -66,3 +68,19 @@ def test_errors_of_denoising_are_the_priors_where_it_has_nearly_all_of_the_share
         alone, mixed = (denoising.denoising_errors(adapter, bias) for bias in (1000.0, 0.0))
     assert alone == pytest.approx(dict.fromkeys(alone, 1.0), abs=1e-4)
     assert abs(mixed["denoise_outside"] - 1) > 1e-2 and abs(mixed["denoise_wrong"] - mixed["denoise_right"]) > 1e-3
+
+
+def test_the_settings_in_use_are_the_same_wherever_they_are_written(pack):
+    del pack
+    pipeline = importlib.import_module("comfyui_moa.recipes.mini.judging.pipeline")
+    weights = importlib.import_module("comfyui_moa.recipes.mini.data.faces").WEIGHTS
+    recorded = read_header(weights / "adapter.safetensors").provenance["recommended"]
+    family = FAMILIES["mini"]
+    assert family.apply == {"strength": pipeline.STRENGTH, "start_percent": pipeline.START}
+    assert family.sampling == {
+        "steps": pipeline.STEPS,
+        "cfg": pipeline.GUIDANCE,
+        "sampler_name": pipeline.SAMPLER,
+        "scheduler": pipeline.SCHEDULE,
+    }
+    assert recorded == {**family.apply, "guidance": pipeline.GUIDANCE}
