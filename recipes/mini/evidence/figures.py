@@ -133,10 +133,13 @@ def draw_trade_off() -> None:
 
 
 def at_the_same_identity() -> Iterator[dict[str, str]]:
-    """Every point of MoA beside the rival's least background change at the same identity; nothing before both are measured."""
+    """Every point of MoA beside the rival's least background change at the same identity, both with or both without the
+    background kept; nothing before both are measured.
+    """
     rival = points_of(SINGLE_FASTCOMPOSER)
     for ours in points_of(CONSISTENT) if rival else []:
-        alike = [p["background"] for p in rival if abs(p["identity"] - ours["identity"]) <= ALIKE]
+        same_mode = [p for p in rival if p["kept"] == ours["kept"]]
+        alike = [p["background"] for p in same_mode if abs(p["identity"] - ours["identity"]) <= ALIKE]
         least = min(alike, default=None)
         yield {
             "background": "kept" if ours["kept"] else "not kept",

@@ -1,8 +1,8 @@
 """Figures of one trained adapter on people of the test split: as it was trained, in use, and with the background kept.
 
 As trained is strength 1 from the first step on. In use are the example workflow's settings. A single attention has no
-strength, and starts where the others start. To keep the background it needs routing from elsewhere: the prior's attention
-to the subject's word (`WordRouter`), at every pixel of which it is used as trained.
+strength, and starts where the others start. Its map for keeping the background is its own attention to the subject's word
+(`AttentionGuidance`).
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ....moa_attention.adapters.moa import MoAAdapter
 from ....moa_attention.formats.tensors import write_tensors
-from ....moa_attention.routers.words import WordRouter
 from ....moa_attention.run.guidance import SubjectGuidance
 from ..data.faces import WORK
 from ..judging.cases import double_cases, make_requests, single_cases
@@ -22,6 +21,7 @@ from ..judging.denoising import denoising_errors
 from ..judging.evaluator import Evaluator
 from ..judging.pipeline import PRIOR_BIAS, START, ImageRequest, MiniPipeline
 from .ablations import RIVALS, Ablation
+from .single_attention import AttentionGuidance
 
 CASES = 100
 STARTS = (0.0, 0.1, 0.2, 0.3)
@@ -35,21 +35,21 @@ class SamplingChoice(NamedTuple):
     start: float
     kept: bool = False
     """Keep background."""
-    words: bool = False
-    """Route by the prior's attention to the subjects' words."""
+    single: bool = False
+    """Of a single attention."""
 
     def options(self, pipeline: MiniPipeline) -> dict[str, Any]:
         """Those of `MiniPipeline.generate`, for one run."""
-        guidance = SubjectGuidance(1.0, pipeline.adapter.model.config.layers) if self.kept else None
-        router = WordRouter() if self.words else None
-        return {"prior_bias": self.prior_bias, "start": self.start, "guidance": guidance, "router": router}
+        layers, guidance = pipeline.adapter.model.config.layers, None
+        if self.kept:
+            guidance = AttentionGuidance(layers) if self.single else SubjectGuidance(1.0, layers)
+        return {"prior_bias": self.prior_bias, "start": self.start, "guidance": guidance}
 
 
 def in_use(ablation: Ablation, start: float = START, kept: bool = False) -> SamplingChoice:
     """The settings in use of a row."""
-    if not ablation.single:
-        return SamplingChoice(PRIOR_BIAS, start, kept)
-    return SamplingChoice(0.0, start, kept, words=True) if kept else SamplingChoice(ablation.prior_bias, start)
+    bias = ablation.prior_bias if ablation.single else PRIOR_BIAS
+    return SamplingChoice(bias, start, kept, ablation.single)
 
 
 class Measures:
@@ -66,7 +66,8 @@ class Measures:
 
     def row(self, ablation: Ablation) -> dict[str, Any]:
         """All figures of a row; `points` are those of `STARTS`, for the rivals."""
-        trained, kept = SamplingChoice(ablation.prior_bias, 0.0), in_use(ablation, kept=True)
+        trained = SamplingChoice(ablation.prior_bias, 0.0, single=ablation.single)
+        kept = in_use(ablation, kept=True)
         return {
             **self.of_one(trained),
             **{f"{name}_in_use": value for name, value in self.of_one(in_use(ablation)).items()},

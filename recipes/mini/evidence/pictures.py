@@ -17,6 +17,8 @@ from .measure import in_use
 from .run import train_ablation
 
 PEOPLE, PROMPT, SEED = (2760, 2766, 2789), "on a beach", 5
+TRAINING = 1
+"""The seed of the trainings that are shown."""
 
 
 class PictureRow(NamedTuple):
@@ -39,7 +41,7 @@ ROWS = (
 def draw_row(identities: Identities, shown: PictureRow) -> Image.Image:
     """An image of each person, and the router's map of the last one."""
     ablation = next((a for a in ABLATIONS if a.name == shown.ablation), None)
-    pipeline, cells, last = MiniPipeline(train_ablation(ablation, 0) if ablation else None), [], None
+    pipeline, cells, last = MiniPipeline(train_ablation(ablation, TRAINING) if ablation else None), [], None
     for identity in PEOPLE:
         noun, reference = identities.noun(identity), identities.reference(identity)
         request = ImageRequest(f"a {noun} {PROMPT}", (), SEED)
