@@ -1,6 +1,6 @@
 """The evidence page's pictures: the same people, prompt and noise through several trainings.
 
-`recipes/run.py mini.evidence.pictures` also trains what `mini.evidence.run` has not left in `.mini/`, half an hour each.
+`recipes/run.py mini.evidence.pictures` also trains what `mini.evidence.run` has not left in `.mini/`, a quarter of an hour each on one core.
 """
 
 from dataclasses import replace
