@@ -39,9 +39,10 @@ ROWS = (
 
 
 def draw_row(identities: Identities, shown: PictureRow) -> Image.Image:
-    """An image of each person, and the router's map of the last one."""
+    """An image of each person with a part of the title, and the router's map of the last one; a single attention has none."""
     ablation = next((a for a in ABLATIONS if a.name == shown.ablation), None)
     pipeline, cells, last = MiniPipeline(train_ablation(ablation, TRAINING) if ablation else None), [], None
+    titles = iter(shown.title.split(", "))
     for identity in PEOPLE:
         noun, reference = identities.noun(identity), identities.reference(identity)
         request = ImageRequest(f"a {noun} {PROMPT}", (), SEED)
@@ -50,12 +51,12 @@ def draw_row(identities: Identities, shown: PictureRow) -> Image.Image:
         else:
             request = replace(request, subjects=(pipeline.encode_subject(reference, noun),))
             images, maps = pipeline.generate([request], **in_use(ablation, kept=shown.kept).options(pipeline))
-            last = router_cell(images[0], maps[0])
-        cells.append(("" if cells else shown.title, reference_inset(images[0], reference)))
+            last = None if ablation.single else router_cell(images[0], maps[0])
+        cells.append((next(titles, ""), reference_inset(images[0], reference)))
     return row(cells if last is None else [*cells, ("R_1 of the last person", last)])
 
 
 def main(argv: list[str]) -> None:
-    """Write `docs/images/evidence_pictures.png`."""
+    """Write `docs/images/evidence_pictures.jpg`."""
     identities = Identities()
-    column([draw_row(identities, shown) for shown in ROWS]).save(FOLDER / "evidence_pictures.png", optimize=True)
+    column([draw_row(identities, shown) for shown in ROWS]).save(FOLDER / "evidence_pictures.jpg", quality=90)
