@@ -20,7 +20,7 @@ from ..judging.cases import double_cases, make_requests, single_cases
 from ..judging.denoising import denoising_errors
 from ..judging.evaluator import Evaluator
 from ..judging.pipeline import PRIOR_BIAS, START, ImageRequest, MiniPipeline
-from .ablations import RIVALS, Ablation
+from .ablations import PINNED, RIVALS, Ablation
 from .single_attention import AttentionGuidance
 
 CASES = 100
@@ -35,21 +35,19 @@ class SamplingChoice(NamedTuple):
     start: float
     kept: bool = False
     """Keep background."""
-    single: bool = False
-    """Of a single attention."""
 
     def options(self, pipeline: MiniPipeline) -> dict[str, Any]:
         """Those of `MiniPipeline.generate`, for one run."""
         layers, guidance = pipeline.adapter.model.config.layers, None
         if self.kept:
-            guidance = AttentionGuidance(layers) if self.single else SubjectGuidance(1.0, layers)
+            guidance = AttentionGuidance(layers) if self.prior_bias == PINNED else SubjectGuidance(1.0, layers)
         return {"prior_bias": self.prior_bias, "start": self.start, "guidance": guidance}
 
 
 def in_use(ablation: Ablation, start: float = START, kept: bool = False) -> SamplingChoice:
     """The settings in use of a row."""
     bias = ablation.prior_bias if ablation.single else PRIOR_BIAS
-    return SamplingChoice(bias, start, kept, ablation.single)
+    return SamplingChoice(bias, start, kept)
 
 
 class Measures:
@@ -66,8 +64,7 @@ class Measures:
 
     def row(self, ablation: Ablation) -> dict[str, Any]:
         """All figures of a row; `points` are those of `STARTS`, for the rivals."""
-        trained = SamplingChoice(ablation.prior_bias, 0.0, single=ablation.single)
-        kept = in_use(ablation, kept=True)
+        trained, kept = SamplingChoice(ablation.prior_bias, 0.0), in_use(ablation, kept=True)
         return {
             **self.of_one(trained),
             **{f"{name}_in_use": value for name, value in self.of_one(in_use(ablation)).items()},
